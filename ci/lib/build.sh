@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# Building Husk: the host binaries, the guest agent in its initramfs, and the prefix that holds them as a package
+# would install them. Sourced after common.sh.
+
+# target_dir: where cargo builds; outside the checkout, so that every checkout shares it.
+target_dir() {
+    if [[ -n ${CARGO_TARGET_DIR:-} ]]; then
+        printf '%s\n' "$CARGO_TARGET_DIR"
+    else
+        cache_dir target
+    fi
+}
+
+# need_rust: a clear word when there is no usable cargo. Debian 12's own is too old for this workspace.
+need_rust() {
+    need_packages gcc libc6-dev
+    command -v cargo >/dev/null ||
+        die "no cargo on PATH: install Rust $(rust_version) or newer with rustup (https://rustup.rs), then run this again"
+}
+
+# rust_version: the oldest compiler that the workspace accepts.
+rust_version() {
+    sed -n 's/^rust-version = "\(.*\)"/\1/p' "$HUSK_SOURCE/Cargo.toml"
+}
+
+# build_host: husk, the shim and the VMM.
+build_host() {
+    cargo build --locked --release --manifest-path "$HUSK_SOURCE/Cargo.toml" --target-dir "$(target_dir)" \
+        -p husk-cli -p husk-shim -p husk-vmm
+}
+
+# build_agent: the guest agent as a static binary. A target directory of its own: its flags differ from the host's.
+build_agent() {
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile agent \
+        --target x86_64-unknown-linux-gnu --manifest-path "$HUSK_SOURCE/Cargo.toml" \
+        --target-dir "$(target_dir)/agent" -p husk-agent
+}
+
+# pack_initramfs AGENT FILE: a newc archive that holds the agent as /init and nothing else; the same bytes every time.
+pack_initramfs() {
+    local tree
+    tree=$(mktemp -d)
+    install -m 0755 "$1" "$tree/init"
+    touch -d @0 "$tree/init"
+    (cd "$tree" && printf 'init\n' | cpio --quiet --reproducible --owner=0:0 -o -H newc) >"$2.new"
+    rm -r "$tree"
+    mv "$2.new" "$2"
+}
+
+# build_prefix: everything, laid out as a package would install it; prints nothing, see prefix_dir.
+build_prefix() {
+    local prefix target kernel
+    prefix=$(prefix_dir) target=$(target_dir)
+    need_packages cpio e2fsprogs
+    need_rust
+    phase 'build the host binaries' build_host
+    phase 'build the guest agent' build_agent
+    kernel=$(build_kernel)
+    mkdir -p "$prefix/bin" "$prefix/lib/husk"
+    install -m 0755 "$target/release/husk" "$target/release/containerd-shim-husk-v2" "$target/release/husk-vmm" \
+        "$prefix/bin"
+    install -m 0644 "$kernel" "$prefix/lib/husk/vmlinux"
+    pack_initramfs "$target/agent/x86_64-unknown-linux-gnu/agent/husk-agent" "$prefix/lib/husk/initramfs.cpio"
+}
+
+# prefix_dir: where build_prefix puts its result.
+prefix_dir() {
+    printf '%s/prefix\n' "$(target_dir)"
+}

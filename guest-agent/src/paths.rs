@@ -1,0 +1,43 @@
+//! Where the agent keeps its things in the guest's own file system. No container ever sees these paths.
+
+use std::path::PathBuf;
+
+/// Root of the cgroup v2 hierarchy.
+pub const CGROUP: &str = "/sys/fs/cgroup";
+/// Empty directory that a launching process mounts its container's root on, in its own mount namespace.
+pub const NEW_ROOT: &str = "/run/husk/root";
+/// The pod's scratch disk.
+pub const SCRATCH: &str = "/run/husk/scratch";
+/// The pod's `/dev/shm`.
+pub const SHM: &str = "/run/husk/shm";
+/// hosts, hostname and resolv.conf of the pod.
+pub const POD_FILES: &str = "/run/husk/pod";
+/// Links to the platform devices, among them the virtio-mmio slots, wherever those lie in the tree of devices. (Those of the command line have a parent of their own below
+/// /sys/devices; the bus lists them all.)
+pub const PLATFORM: &str = "/sys/bus/platform/devices";
+/// The driver of the slots.
+pub const VIRTIO_MMIO_DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
+
+/// Mount point of an EROFS image.
+#[must_use]
+pub fn image(slot: u32) -> PathBuf {
+    PathBuf::from(format!("/run/husk/images/{slot}"))
+}
+
+/// Mount point of a volume that is a file system of its own.
+#[must_use]
+pub fn volume(name: &str) -> PathBuf {
+    PathBuf::from(format!("/run/husk/volumes/{name}"))
+}
+
+/// Directory of a volume on the scratch disk.
+#[must_use]
+pub fn scratch_volume(name: &str) -> PathBuf {
+    PathBuf::from(format!("{SCRATCH}/volumes/{name}"))
+}
+
+/// Directory of a container's writable layer on the scratch disk.
+#[must_use]
+pub fn scratch_container(id: &str) -> PathBuf {
+    PathBuf::from(format!("{SCRATCH}/containers/{id}"))
+}

@@ -1,0 +1,283 @@
+//! One connection for one stream: the handshake of `agent.proto`, then bytes with back-pressure, since neither side is
+//! read faster than the other takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use husk_agent_api::{STDIO_ATTACHED, STDIO_UNKNOWN};
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::sync::watch;
+
+use super::{Attachment, Direction, End, Streams, Wish};
+
+/// Bytes in flight between a stream and its connection: few for most streams, up to a whole vsock packet for one that
+/// keeps filling its buffer, since each packet costs both sides an exit or an interrupt.
+const SMALL_BUFFER: usize = 4 << 10;
+const LARGE_BUFFER: usize = 64 << 10;
+/// How long a connection may take to name its stream.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// An input that is to be closed is closed when nothing has come for so long: what the host sent before it asked has its
+/// own way through the connection.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long what is left of a removed container's output may take to be read.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How a copy ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The stream is at its end.
+    Finished,
+    /// The connection was lost; the stream is not.
+    Lost,
+}
+
+/// Serves one connection to its end.
+pub async fn serve<C>(streams: Arc<Streams>, mut connection: C)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let Ok(Ok(token)) = tokio::time::timeout(HANDSHAKE, connection.read_u64_le()).await else { return };
+    let Some(attachment) = streams.attach(token) else {
+        let _ = connection.write_u8(STDIO_UNKNOWN).await;
+        let _ = connection.shutdown().await;
+        return;
+    };
+    if connection.write_u8(STDIO_ATTACHED).await.is_err() {
+        return;
+    }
+    let wish = attachment.wish.clone();
+    let ended = match &attachment.direction {
+        Direction::Output(end) => tokio::select! {
+            ended = output(end, &mut connection) => ended,
+            () = removed(wish.clone()) => Ended::Finished,
+        },
+        Direction::Input { end, terminal } => input(end, *terminal, &mut connection, wish).await,
+    };
+    finish(attachment, ended, connection).await;
+}
+
+async fn finish<C>(attachment: Attachment, ended: Ended, mut connection: C)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    match ended {
+        Ended::Lost => drop(attachment),
+        Ended::Finished => {
+            attachment.finish();
+            // The peer should see an orderly end, not a reset: give it time to close first.
+            if connection.shutdown().await.is_ok() {
+                let mut rest = [0; 64];
+                let drained = async { while connection.read(&mut rest).await.is_ok_and(|n| n != 0) {} };
+                let _ = tokio::time::timeout(LINGER, drained).await;
+            }
+        }
+    }
+}
+
+/// Resolves some time after the stream's container has been removed.
+async fn removed(mut wish: watch::Receiver<Wish>) {
+    while wish.changed().await.is_ok() {}
+    tokio::time::sleep(LINGER).await;
+}
+
+/// Lets a buffer grow that has just been filled.
+fn grow(buffer: &mut Vec<u8>, filled: usize) {
+    if filled == buffer.len() && filled < LARGE_BUFFER {
+        buffer.resize(filled.saturating_mul(4).min(LARGE_BUFFER), 0);
+    }
+}
+
+async fn read_end(end: &End, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let read = end.async_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buffer)?)).await;
+    match read {
+        // A pty whose other side nobody holds any more.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Ok(0),
+        other => other,
+    }
+}
+
+async fn write_end(end: &End, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let written = end.async_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)).await?;
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+async fn output<C: AsyncWrite + Unpin>(end: &End, connection: &mut C) -> Ended {
+    let mut buffer = vec![0; SMALL_BUFFER];
+    loop {
+        let Ok(read @ 1..) = read_end(end, &mut buffer).await else { return Ended::Finished };
+        if connection.write_all(buffer.get(..read).unwrap_or_default()).await.is_err() {
+            return Ended::Lost;
+        }
+        grow(&mut buffer, read);
+    }
+}
+
+async fn input<C: AsyncRead + Unpin>(
+    end: &End,
+    terminal: bool,
+    connection: &mut C,
+    mut wish: watch::Receiver<Wish>,
+) -> Ended {
+    let mut buffer = vec![0; SMALL_BUFFER];
+    // A half-close ends a pipe; a terminal only loses its writer.
+    let end_of_file = if terminal { Ended::Lost } else { Ended::Finished };
+    loop {
+        let closing = *wish.borrow_and_update() == Wish::Close;
+        let read = tokio::select! {
+            biased;
+            read = connection.read(&mut buffer) => read,
+            () = tokio::time::sleep(QUIET), if closing => return Ended::Finished,
+            changed = wish.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return Ended::Finished,
+            },
+        };
+        let read = match read {
+            Ok(0) => return end_of_file,
+            Ok(read) => read,
+            Err(_) => return Ended::Lost,
+        };
+        let bytes = buffer.get(..read).unwrap_or_default();
+        let written = tokio::select! {
+            written = write_end(end, bytes) => written,
+            () = gone(wish.clone()) => return Ended::Finished,
+        };
+        // Nobody will ever read it (EPIPE, or EIO of a terminal).
+        if written.is_err() {
+            return Ended::Finished;
+        }
+        grow(&mut buffer, read);
+    }
+}
+
+/// Resolves when the stream has been removed.
+async fn gone(mut wish: watch::Receiver<Wish>) {
+    while wish.changed().await.is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stdio::pipes;
+    use husk_agent_api::v1::Stdio;
+    use std::io::{Read as _, Write as _};
+    use tokio::net::UnixStream;
+
+    const STDIO: Stdio = Stdio { stdin: 1, stdout: 2, stderr: 0 };
+
+    fn streams() -> (Arc<Streams>, std::fs::File, std::fs::File) {
+        let streams = Streams::new();
+        let uid = rustix::process::getuid().as_raw();
+        let (ends, ours) = pipes(&STDIO, uid, rustix::process::getgid().as_raw()).unwrap();
+        for (token, direction) in ours {
+            streams.add("c", token, direction);
+        }
+        (streams, ends.stdin.unwrap().into(), ends.stdout.unwrap().into())
+    }
+
+    async fn connect(streams: &Arc<Streams>, token: u64) -> (UnixStream, u8) {
+        let (mut host, guest) = UnixStream::pair().unwrap();
+        tokio::spawn(serve(Arc::clone(streams), guest));
+        host.write_u64_le(token).await.unwrap();
+        let answer = host.read_u8().await.unwrap();
+        (host, answer)
+    }
+
+    #[tokio::test]
+    async fn output_written_before_anybody_attached_arrives_and_ends() {
+        let (streams, _stdin, mut stdout) = streams();
+        stdout.write_all(b"early ").unwrap();
+        stdout.write_all(b"output").unwrap();
+        drop(stdout);
+        let (mut host, answer) = connect(&streams, 2).await;
+        assert_eq!(answer, STDIO_ATTACHED);
+        let mut text = String::new();
+        host.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "early output");
+        drop(host);
+        assert_eq!(connect(&streams, 2).await.1, STDIO_UNKNOWN);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_or_taken_token_is_refused() {
+        let (streams, _stdin, _stdout) = streams();
+        assert_eq!(connect(&streams, 99).await.1, STDIO_UNKNOWN);
+        let (_first, answer) = connect(&streams, 2).await;
+        assert_eq!(answer, STDIO_ATTACHED);
+        assert_eq!(connect(&streams, 2).await.1, STDIO_UNKNOWN);
+    }
+
+    #[tokio::test]
+    async fn a_half_close_is_the_end_of_standard_input() {
+        let (streams, stdin, _stdout) = streams();
+        let (mut host, _) = connect(&streams, 1).await;
+        host.write_all(b"hi").await.unwrap();
+        host.shutdown().await.unwrap();
+        let text = tokio::task::spawn_blocking(move || std::io::read_to_string(stdin)).await.unwrap().unwrap();
+        assert_eq!(text, "hi");
+    }
+
+    #[tokio::test]
+    async fn closing_standard_input_writes_first_what_has_arrived() {
+        let (streams, stdin, _stdout) = streams();
+        let (mut host, _) = connect(&streams, 1).await;
+        host.write_all(b"last words").await.unwrap();
+        streams.close_input(1);
+        let text = tokio::task::spawn_blocking(move || std::io::read_to_string(stdin)).await.unwrap().unwrap();
+        assert_eq!(text, "last words");
+    }
+
+    #[tokio::test]
+    async fn closing_an_unattached_input_ends_it() {
+        let (streams, mut stdin, _stdout) = streams();
+        streams.close_input(1);
+        assert_eq!(stdin.read(&mut [0; 8]).unwrap(), 0);
+        assert_eq!(connect(&streams, 1).await.1, STDIO_UNKNOWN);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_holds_the_writer_back_and_loses_nothing() {
+        let (streams, _stdin, mut stdout) = streams();
+        let (mut host, _) = connect(&streams, 2).await;
+        let data: Vec<u8> = (0..4_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        let sent = data.clone();
+        let writer = tokio::task::spawn_blocking(move || stdout.write_all(&sent));
+        let mut received = Vec::new();
+        host.read_to_end(&mut received).await.unwrap();
+        writer.await.unwrap().unwrap();
+        assert!(received == data);
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_leaves_the_stream_to_the_next() {
+        let (streams, stdin, _stdout) = streams();
+        let (host, _) = connect(&streams, 2).await;
+        drop(host);
+        drop(stdin);
+        // The loss shows when something is written to it.
+        let mut output = _stdout;
+        output.write_all(b"lost").unwrap();
+        let (mut host, mut answer) = connect(&streams, 2).await;
+        while answer != STDIO_ATTACHED {
+            tokio::task::yield_now().await;
+            (host, answer) = connect(&streams, 2).await;
+        }
+        output.write_all(b"kept").unwrap();
+        drop(output);
+        let mut text = String::new();
+        host.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "kept");
+    }
+
+    #[tokio::test]
+    async fn tokens_are_checked() {
+        let (streams, _stdin, _stdout) = streams();
+        assert!(streams.check(&Stdio { stdin: 5, stdout: 5, stderr: 0 }).is_err());
+        assert!(streams.check(&Stdio { stdin: 1, stdout: 6, stderr: 0 }).is_err());
+        assert!(streams.check(&Stdio { stdin: 0, stdout: 0, stderr: 7 }).is_ok());
+    }
+}

@@ -1,0 +1,191 @@
+//! `husk kube`
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::sleep;
+
+use crate::engine::Engine;
+use crate::error::{self, Advise as _};
+use crate::kube;
+use crate::output::{self, progress};
+use crate::pods::detach::{self, Report};
+use crate::pods::directory::DirectoryError;
+use crate::pods::plan::PodPlan;
+use crate::pods::prepare::{self, Prepared};
+use crate::pods::record::{Phase, PodRecord};
+use crate::pods::{lookup, observe, teardown};
+use crate::terminal::signals::Forwarded;
+
+/// Play Kubernetes manifests
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make the pods of a manifest and start them
+    Play {
+        /// Remove pods of the same names first
+        #[arg(long)]
+        replace: bool,
+        /// Stay until the pods have ended, or a signal comes, and remove them
+        #[arg(short, long)]
+        wait: bool,
+        /// No progress of pulls
+        #[arg(short, long)]
+        quiet: bool,
+        /// Remove the pods of the manifest instead, as `husk kube down`
+        #[arg(long, conflicts_with_all = ["replace", "wait"])]
+        down: bool,
+        /// Manifest, or - for standard input
+        file: String,
+    },
+    /// Remove the pods of a manifest, whatever they are doing
+    Down {
+        /// Manifest, or - for standard input
+        file: String,
+    },
+}
+
+pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Down { file } | Command::Play { down: true, file, .. } => {
+            down(&engine, &read(&file)?).await?;
+            Ok(0)
+        }
+        Command::Play { replace, wait, quiet, down: _, file } => {
+            let plans = read(&file)?;
+            let mut signals = Forwarded::catch().context("cannot catch signals")?;
+            let pods = tokio::select! {
+                pods = play(&engine, &plans, replace, quiet) => pods?,
+                signal = signals.next() => {
+                    // What has been made so far goes again: it was not what was asked for.
+                    down(&engine, &plans).await?;
+                    return Ok(u8::try_from(signal.saturating_add(128)).unwrap_or(error::exit::HUSK));
+                }
+            };
+            if wait { wait_and_remove(&engine, &pods, &mut signals).await } else { Ok(0) }
+        }
+    }
+}
+
+fn read(file: &str) -> anyhow::Result<Vec<PodPlan>> {
+    /// More than any Pod needs; a manifest is not where data goes.
+    const LARGEST: u64 = 4 << 20;
+    let mut text = String::new();
+    let (name, source): (_, Box<dyn std::io::Read>) = match file {
+        "-" => ("standard input", Box::new(std::io::stdin())),
+        path => {
+            let opened = std::fs::File::open(path).with_context(|| format!("cannot open {path}"));
+            (path, Box::new(opened.hint("give the path of a manifest, or - for standard input")?))
+        }
+    };
+    source.take(LARGEST).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
+    Ok(kube::read(name, &text)?)
+}
+
+/// Makes and starts every pod. When one fails, it is gone again, and the ones before it stay.
+async fn play(engine: &Engine, plans: &[PodPlan], replace: bool, quiet: bool) -> anyhow::Result<Vec<PodRecord>> {
+    if replace {
+        remove(engine, plans, true).await?;
+    }
+    let mut pods = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let prepared = prepare::pod(engine, plan, progress::of_images(quiet)).await;
+        let prepared = prepared.with_context(|| format!("pod {}", plan.name))?;
+        start(engine, &prepared).await.with_context(|| format!("pod {}", plan.name))?;
+        announce(&prepared.record)?;
+        pods.push(prepared.record);
+    }
+    Ok(pods)
+}
+
+/// As `podman kube play` does.
+fn announce(pod: &PodRecord) -> anyhow::Result<()> {
+    output::print(&format!("Pod:\n{}", pod.id))?;
+    output::print(if pod.containers.len() == 1 { "Container:" } else { "Containers:" })?;
+    pod.containers.iter().try_for_each(|c| output::print(&c.id))
+}
+
+/// Starts the pod's supervisor and waits until every container has started.
+pub(super) async fn start(engine: &Engine, prepared: &Prepared) -> anyhow::Result<()> {
+    let mut reports = detach::spawn(&prepared.dir, &prepared.record.id, &[])?;
+    let failure = loop {
+        match reports.next().await {
+            Some(Report::Ready) => return Ok(()),
+            Some(Report::Notice { text }) => eprintln!("husk: pod {}: {text}", prepared.record.name),
+            Some(Report::Claimed) => {}
+            Some(Report::Failed { text, hint, exit_code, keep }) => break Some((text, hint, exit_code, keep)),
+            None => break None,
+        }
+    };
+    let Some((text, hint, exit_code, keep)) = failure else {
+        return match prepared.dir.record() {
+            // Stopped by somebody before it was all started: that is what they wanted.
+            Ok(record) if record.phase == Phase::Stopped => Ok(()),
+            Err(DirectoryError::Gone) => Ok(()),
+            _ => {
+                let log = std::fs::read_to_string(prepared.dir.supervisor_log()).unwrap_or_default();
+                teardown::remove_pod(engine, &prepared.record).await?;
+                Err(anyhow::anyhow!("its supervisor ended without a word: {}", log.trim()))
+            }
+        };
+    };
+    if !keep {
+        teardown::remove_pod(engine, &prepared.record).await?;
+    }
+    let failed = Err(anyhow::anyhow!(text)).exit_code(exit_code);
+    match hint {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
+}
+
+async fn down(engine: &Engine, plans: &[PodPlan]) -> anyhow::Result<()> {
+    remove(engine, plans, false).await
+}
+
+/// Stops and removes the pods of these names; that there is none is fine.
+async fn remove(engine: &Engine, plans: &[PodPlan], quiet: bool) -> anyhow::Result<()> {
+    let mut removed = Vec::new();
+    for plan in plans {
+        match lookup::pod(&engine.pods.list()?, &plan.name) {
+            Err(lookup::LookupError::Unknown { .. }) => {}
+            Err(error) => return Err(error.into()),
+            // By its name only: a name of digits could begin another pod's id.
+            Ok(pod) if pod.name == plan.name => {
+                // What cannot be stopped in good order is removed by force.
+                let _ = teardown::stop_pod(engine, &pod, None).await;
+                teardown::remove_pod(engine, &pod).await?;
+                removed.push(pod.id);
+            }
+            Ok(_) => {}
+        }
+    }
+    if !quiet {
+        output::print("Pods removed:")?;
+        removed.iter().try_for_each(|id| output::print(id))?;
+    }
+    Ok(())
+}
+
+/// Until all pods have ended: 0 when all succeeded, 1 when one failed; then, or after a signal, they are removed.
+async fn wait_and_remove(engine: &Engine, pods: &[PodRecord], signals: &mut Forwarded) -> anyhow::Result<u8> {
+    let ended = async {
+        loop {
+            let now = observe::all(engine).await?;
+            let mine: Vec<_> = now.iter().filter(|p| pods.iter().any(|own| own.id == p.id)).collect();
+            if mine.iter().all(|p| p.phase.is_over()) {
+                return anyhow::Ok(u8::from(mine.iter().any(|p| p.phase == Phase::Failed)));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let code = tokio::select! {
+        code = ended => code?,
+        signal = signals.next() => u8::try_from(signal.saturating_add(128)).unwrap_or(error::exit::HUSK),
+    };
+    for pod in pods {
+        let _ = teardown::stop_pod(engine, pod, None).await;
+        teardown::remove_pod(engine, pod).await?;
+    }
+    Ok(code)
+}

@@ -1,0 +1,145 @@
+//! The command line: one file per command, with podman's words and flags where podman has them.
+//!
+//! A command parses its arguments, asks `pods`, `images` or a shim, and prints. It answers the exit code.
+
+mod check;
+mod exec;
+mod images;
+mod inspect;
+mod kill;
+mod kube;
+mod load;
+mod logs;
+mod pod;
+mod ps;
+mod pull;
+mod rm;
+mod rmi;
+mod run;
+mod stop;
+mod supervise;
+mod tag;
+mod version;
+mod volume;
+mod wait;
+
+use clap::{Parser, Subcommand};
+
+use crate::engine::Engine;
+use crate::pods::lookup::{self, Found};
+use crate::pods::observe;
+
+/// Run containers and Kubernetes pods, each pod in a microVM of its own
+#[derive(Debug, Parser)]
+#[command(name = "husk", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Tell on standard error what is done
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "Environment:
+  HUSK_ROOT  images and volumes (default /var/lib/husk)
+  HUSK_RUN   running pods (default /run/husk)
+
+Exit codes of run and exec: the command's own; 125 husk failed, 126 the command cannot be executed,
+127 it is not in the image, 128+N signal N ended it.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(Box<run::Args>),
+    Exec(exec::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Inspect(inspect::Args),
+    Wait(wait::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Rm(rm::Args),
+    #[command(subcommand)]
+    Pod(pod::Command),
+    #[command(subcommand)]
+    Kube(kube::Command),
+    Pull(pull::Args),
+    Load(load::Args),
+    Images(images::Args),
+    Rmi(rmi::Args),
+    Tag(tag::Args),
+    #[command(subcommand)]
+    Volume(volume::Command),
+    Check(check::Args),
+    Version(version::Args),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
+}
+
+/// Runs a command and answers the exit code.
+pub(crate) async fn run(command: Command) -> anyhow::Result<u8> {
+    match command {
+        // These two are for machines and people that do not have everything yet.
+        Command::Check(args) => check::run(args).await,
+        Command::Version(args) => version::run(args),
+        command => with_engine(command, Engine::open()?).await,
+    }
+}
+
+async fn with_engine(command: Command, engine: Engine) -> anyhow::Result<u8> {
+    match command {
+        Command::Run(args) => return run::run(engine, *args).await,
+        Command::Exec(args) => return exec::run(engine, args).await,
+        Command::Supervise(args) => supervise::run(engine, args).await?,
+        Command::Ps(args) => ps::run(engine, args).await?,
+        Command::Logs(args) => logs::run(engine, args).await?,
+        Command::Inspect(args) => inspect::run(engine, args).await?,
+        Command::Wait(args) => wait::run(engine, args).await?,
+        Command::Stop(args) => stop::run(engine, args).await?,
+        Command::Kill(args) => kill::run(engine, args).await?,
+        Command::Rm(args) => rm::run(engine, args).await?,
+        Command::Pod(command) => pod::run(engine, command).await?,
+        Command::Kube(command) => return kube::run(engine, command).await,
+        Command::Pull(args) => pull::run(engine, args).await?,
+        Command::Load(args) => load::run(engine, args).await?,
+        Command::Images(args) => images::run(engine, args)?,
+        Command::Rmi(args) => rmi::run(engine, args)?,
+        Command::Tag(args) => tag::run(engine, args)?,
+        Command::Volume(command) => volume::run(engine, command).await?,
+        Command::Check(_) | Command::Version(_) => {}
+    }
+    Ok(0)
+}
+
+/// The container that the user means, as it is now.
+async fn find_container(engine: &Engine, wanted: &str) -> anyhow::Result<Found> {
+    let pods = observe::all(engine).await?;
+    Ok(lookup::container(&pods, wanted)?)
+}
+
+/// Does something to each of several things; goes on after a failure and tells the last one.
+async fn for_each<F>(names: &[String], mut act: impl FnMut(String) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut failed = None;
+    for name in names {
+        if let Err(error) = act(name.clone()).await
+            && let Some(earlier) = failed.replace(error)
+        {
+            eprintln!("{}", crate::error::report(&earlier));
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

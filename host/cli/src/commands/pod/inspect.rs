@@ -1,0 +1,96 @@
+//! `husk pod inspect`
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::engine::Engine;
+use crate::output;
+use crate::pods::boot;
+use crate::pods::record::PodRecord;
+
+/// Show everything about pods, their VM and its boot, as JSON
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// There is only this one
+    #[arg(long, value_name = "FORMAT", value_parser = ["json"], default_value = "json", hide = true)]
+    format: String,
+    #[arg(required = true, value_name = "POD")]
+    pods: Vec<String>,
+}
+
+pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<()> {
+    let mut shown = Vec::with_capacity(args.pods.len());
+    for name in &args.pods {
+        shown.push(inspect(&engine, &super::find(&engine, name).await?).await?);
+    }
+    output::json(&shown)
+}
+
+async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
+    let live = match engine.connect(&pod.id).await? {
+        Some(shim) => shim.inspect().await.ok(),
+        None => None,
+    };
+    let boot = live.as_ref().map(boot::timeline).or_else(|| pod.boot.clone());
+    let containers: Vec<_> = pod
+        .containers
+        .iter()
+        .map(|c| {
+            json!({
+                "Id": c.id,
+                "Name": c.name,
+                "Kind": c.kind,
+                "Image": c.image,
+                "State": {
+                    "Status": c.state.status.as_str(),
+                    "Pid": c.state.pid.unwrap_or_default(),
+                    "ExitCode": c.state.exit_code.unwrap_or_default(),
+                    "OOMKilled": c.state.oom_killed,
+                    "Error": c.state.message.clone().unwrap_or_default(),
+                    "StartedAt": c.state.started,
+                    "FinishedAt": c.state.finished,
+                    "RestartCount": c.state.restarts,
+                },
+            })
+        })
+        .collect();
+    let slots: Vec<_> = live
+        .iter()
+        .flat_map(|l| &l.slots)
+        .map(|s| json!({ "Slot": s.index, "Device": s.device, "Purpose": s.purpose }))
+        .collect();
+    Ok(json!({
+        "Id": pod.id,
+        "Name": pod.name,
+        "Namespace": pod.namespace,
+        "Uid": pod.uid,
+        "Hostname": pod.hostname,
+        "Created": pod.created,
+        "State": pod.phase,
+        "Message": pod.message,
+        "StartedAt": pod.started,
+        "FinishedAt": pod.finished,
+        "RestartPolicy": pod.restart_policy,
+        "ExitPolicy": pod.exit_policy,
+        "SharedPidNamespace": pod.share_process_namespace,
+        "Labels": pod.labels,
+        "Annotations": pod.annotations,
+        "Volumes": pod.named_volumes,
+        "IPs": pod.ips,
+        "Network": pod.network,
+        "VM": {
+            "Running": live.as_ref().is_some_and(|l| l.vm_ended.is_none()),
+            "VmmPid": live.as_ref().and_then(|l| l.vmm_pid).unwrap_or_default(),
+            "MemoryMiB": boot.as_ref().map(|b| b.memory_mib),
+            "CPUs": boot.as_ref().map(|b| b.vcpus),
+            "Kernel": boot.as_ref().map(|b| b.kernel.clone()),
+            "Slots": slots,
+        },
+        // In the order of the steps; a JSON object would sort them by name.
+        "BootTimelineMs": boot.as_ref().map(|b| {
+            b.timeline_ms.iter().map(|(name, ms)| BTreeMap::from([(name.clone(), *ms)])).collect::<Vec<_>>()
+        }),
+        "Containers": containers,
+    }))
+}

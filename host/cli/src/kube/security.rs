@@ -1,0 +1,55 @@
+//! The security contexts of pod and container: the container's own wins, field by field.
+
+use k8s_openapi::api::core::v1::{PodSecurityContext, SecurityContext};
+
+use super::convert::Problems;
+use crate::pods::plan::{CapabilityPlan, ContainerPlan, UserPlan};
+use crate::spec::capabilities;
+
+/// Writes what both contexts say into the container's plan.
+pub(super) fn apply(
+    plan: &mut ContainerPlan,
+    pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    path: &str,
+    problems: &mut Problems,
+) {
+    let user = own.and_then(|c| c.run_as_user).or_else(|| pod.and_then(|c| c.run_as_user));
+    let group = own.and_then(|c| c.run_as_group).or_else(|| pod.and_then(|c| c.run_as_group));
+    let non_root = own.and_then(|c| c.run_as_non_root).or_else(|| pod.and_then(|c| c.run_as_non_root));
+    let groups = pod.and_then(|c| c.supplemental_groups.as_deref()).unwrap_or_default();
+    let path = format!("{path}.securityContext");
+    let mut id = |name: &str, id: i64| {
+        let checked = u32::try_from(id).ok().filter(|id| i32::try_from(*id).is_ok());
+        if checked.is_none() {
+            problems.add(&format!("{path}.{name}"), format!("{id} is not between 0 and 2147483647"));
+        }
+        checked
+    };
+    plan.user = UserPlan {
+        user: user.and_then(|u| id("runAsUser", u)).map(|u| u.to_string()),
+        group: group.and_then(|g| id("runAsGroup", g)).map(|g| g.to_string()),
+        supplemental_groups: groups.iter().filter_map(|g| id("supplementalGroups", *g)).collect(),
+        must_not_be_root: non_root.unwrap_or(false),
+    };
+    if non_root == Some(true) && user == Some(0) {
+        problems.add(&format!("{path}.runAsNonRoot"), "is true and runAsUser is 0: change one");
+    }
+    let Some(own) = own else { return };
+    plan.read_only_rootfs = own.read_only_root_filesystem.unwrap_or(false);
+    plan.no_new_privileges = own.allow_privilege_escalation == Some(false);
+    if let Some(wanted) = &own.capabilities {
+        let mut names = |kind: &str, list: Option<&Vec<String>>| -> Vec<String> {
+            let list = list.map(Vec::as_slice).unwrap_or_default();
+            for (index, name) in list.iter().enumerate() {
+                if !capabilities::is_known(name) {
+                    let text = format!("\"{name}\" is no capability (examples: NET_BIND_SERVICE, ALL)");
+                    problems.add(&format!("{path}.capabilities.{kind}[{index}]"), text);
+                }
+            }
+            list.to_vec()
+        };
+        plan.capabilities =
+            CapabilityPlan { add: names("add", wanted.add.as_ref()), drop: names("drop", wanted.drop.as_ref()) };
+    }
+}

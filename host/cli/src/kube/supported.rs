@@ -1,0 +1,255 @@
+//! The fields of a Pod that Husk honours, and advice for those that it does not.
+//!
+//! One table per object, in the order of the Kubernetes API reference. A field that is in no table is refused too,
+//! with a general text; an entry of kind [`Rule::Refuse`] exists only to say something more useful.
+
+/// What a value must look like.
+#[derive(Debug)]
+pub(super) enum Shape {
+    Text,
+    Flag,
+    Whole,
+    /// A Kubernetes quantity: text, or a plain number.
+    Quantity,
+    List(&'static Shape),
+    /// A mapping with names of the user's choice.
+    Names(&'static Shape),
+    Object(&'static [Field]),
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) rule: Rule,
+}
+
+#[derive(Debug)]
+pub(super) enum Rule {
+    Take(Shape),
+    /// Only this value, which is what happens anyway; the text says why no other.
+    Only(Value, &'static str),
+    /// Not at all; the text says what to do instead.
+    Refuse(&'static str),
+}
+
+#[derive(Debug)]
+pub(super) enum Value {
+    Flag(bool),
+    Text(&'static str),
+}
+
+const fn take(name: &'static str, shape: Shape) -> Field {
+    Field { name, rule: Rule::Take(shape) }
+}
+
+const fn refuse(name: &'static str, advice: &'static str) -> Field {
+    Field { name, rule: Rule::Refuse(advice) }
+}
+
+const fn off(name: &'static str, advice: &'static str) -> Field {
+    Field { name, rule: Rule::Only(Value::Flag(false), advice) }
+}
+
+const TEXTS: Shape = Shape::List(&Shape::Text);
+const LABELS: Shape = Shape::Names(&Shape::Text);
+
+const NO_PROBES: &str = "nothing probes containers here; remove it";
+const NO_HOST_NAMESPACE: &str = "a pod has a kernel of its own and no way to the host's namespaces; remove it";
+const NO_HOST_FILES: &str =
+    "files of the host need virtio-fs, which this version does not have; bake them into an image or use an emptyDir";
+const NO_API: &str = "there is no API server to take it from; write the value itself";
+const NO_SECCOMP: &str = "seccomp profiles are not applied yet; remove it";
+const NO_LSM: &str = "the guest kernel has no such security module; remove it";
+
+/// The whole manifest.
+pub(super) const POD: &[Field] = &[
+    take("apiVersion", Shape::Text),
+    take("kind", Shape::Text),
+    take("metadata", Shape::Object(METADATA)),
+    take("spec", Shape::Object(SPEC)),
+    refuse("status", "it is what a cluster reports, not what it is asked for; remove it"),
+];
+
+const METADATA: &[Field] = &[
+    take("name", Shape::Text),
+    take("namespace", Shape::Text),
+    take("labels", LABELS),
+    take("annotations", LABELS),
+    refuse("generateName", "give the pod a metadata.name"),
+];
+
+const SPEC: &[Field] = &[
+    take("containers", Shape::List(&Shape::Object(CONTAINER))),
+    take("initContainers", Shape::List(&Shape::Object(INIT_CONTAINER))),
+    take("volumes", Shape::List(&Shape::Object(VOLUME))),
+    take("restartPolicy", Shape::Text),
+    take("terminationGracePeriodSeconds", Shape::Whole),
+    take("hostname", Shape::Text),
+    take("shareProcessNamespace", Shape::Flag),
+    take("securityContext", Shape::Object(POD_SECURITY)),
+    Field {
+        name: "runtimeClassName",
+        rule: Rule::Only(Value::Text("husk"), "there is one runtime here; remove it or write husk"),
+    },
+    off("hostNetwork", NO_HOST_NAMESPACE),
+    off("hostPID", NO_HOST_NAMESPACE),
+    off("hostIPC", NO_HOST_NAMESPACE),
+    refuse("ephemeralContainers", "they are added to running pods; use `husk exec`"),
+    refuse("activeDeadlineSeconds", "use `timeout` in the container's command"),
+    refuse("nodeSelector", "there is one machine; remove it"),
+    refuse("nodeName", "there is one machine; remove it"),
+    refuse("affinity", "there is one machine; remove it"),
+    refuse("tolerations", "there is one machine; remove it"),
+    refuse("topologySpreadConstraints", "there is one machine; remove it"),
+    refuse("imagePullSecrets", "pulls are anonymous in this version; `husk load` an archive of the image"),
+    refuse("serviceAccountName", "there is no API server; remove it"),
+    take("hostAliases", Shape::List(&Shape::Object(&[take("ip", Shape::Text), take("hostnames", TEXTS)]))),
+    take("dnsPolicy", Shape::Text),
+    take("dnsConfig", Shape::Object(DNS)),
+    refuse("subdomain", "there is no cluster whose name server would know it; remove it"),
+    refuse("hostUsers", "user namespaces are not made yet; remove it"),
+    refuse("resources", "limit the containers instead: spec.containers[].resources"),
+];
+
+const CONTAINER: &[Field] = &[
+    take("name", Shape::Text),
+    take("image", Shape::Text),
+    take("imagePullPolicy", Shape::Text),
+    take("command", TEXTS),
+    take("args", TEXTS),
+    take("workingDir", Shape::Text),
+    take("env", Shape::List(&Shape::Object(ENV))),
+    take("ports", Shape::List(&Shape::Object(PORT))),
+    take("resources", Shape::Object(RESOURCES)),
+    take("volumeMounts", Shape::List(&Shape::Object(VOLUME_MOUNT))),
+    take("stdin", Shape::Flag),
+    take("tty", Shape::Flag),
+    take("securityContext", Shape::Object(SECURITY)),
+    off("stdinOnce", "standard input stays open; remove it"),
+    refuse("envFrom", NO_API),
+    refuse("livenessProbe", NO_PROBES),
+    refuse("readinessProbe", NO_PROBES),
+    refuse("startupProbe", NO_PROBES),
+    refuse("lifecycle", "hooks are not run; do it in the container's command"),
+    refuse("volumeDevices", "raw block devices are not passed through yet; remove it"),
+    refuse("restartPolicy", "only init containers take it (Always makes a sidecar); set spec.restartPolicy"),
+    refuse("terminationMessagePath", "the message is not collected; remove it"),
+    refuse("terminationMessagePolicy", "the message is not collected; remove it"),
+];
+
+/// A container's fields, with the restart policy that makes it a sidecar.
+const INIT_CONTAINER: &[Field] = &[
+    take("name", Shape::Text),
+    take("image", Shape::Text),
+    take("imagePullPolicy", Shape::Text),
+    take("command", TEXTS),
+    take("args", TEXTS),
+    take("workingDir", Shape::Text),
+    take("env", Shape::List(&Shape::Object(ENV))),
+    take("ports", Shape::List(&Shape::Object(PORT))),
+    take("resources", Shape::Object(RESOURCES)),
+    take("volumeMounts", Shape::List(&Shape::Object(VOLUME_MOUNT))),
+    take("stdin", Shape::Flag),
+    take("tty", Shape::Flag),
+    take("securityContext", Shape::Object(SECURITY)),
+    Field {
+        name: "restartPolicy",
+        rule: Rule::Only(Value::Text("Always"), "an init container runs once, or Always as a sidecar"),
+    },
+    off("stdinOnce", "standard input stays open; remove it"),
+    refuse("envFrom", NO_API),
+    refuse("livenessProbe", NO_PROBES),
+    refuse("readinessProbe", NO_PROBES),
+    refuse("startupProbe", NO_PROBES),
+    refuse("lifecycle", "hooks are not run; do it in the container's command"),
+];
+
+const ENV: &[Field] =
+    &[take("name", Shape::Text), take("value", Shape::Text), take("valueFrom", Shape::Object(VALUE_FROM))];
+
+const VALUE_FROM: &[Field] = &[
+    take("fieldRef", Shape::Object(&[take("apiVersion", Shape::Text), take("fieldPath", Shape::Text)])),
+    refuse("configMapKeyRef", NO_API),
+    refuse("secretKeyRef", NO_API),
+    refuse("resourceFieldRef", "write the value itself"),
+    refuse("fileKeyRef", "write the value itself"),
+];
+
+const PORT: &[Field] = &[
+    take("name", Shape::Text),
+    take("containerPort", Shape::Whole),
+    take("protocol", Shape::Text),
+    take("hostPort", Shape::Whole),
+    take("hostIP", Shape::Text),
+];
+
+const DNS: &[Field] = &[
+    take("nameservers", TEXTS),
+    take("searches", TEXTS),
+    take("options", Shape::List(&Shape::Object(&[take("name", Shape::Text), take("value", Shape::Text)]))),
+];
+
+const RESOURCES: &[Field] = &[
+    take("limits", Shape::Object(LIMITS)),
+    take("requests", Shape::Object(LIMITS)),
+    refuse("claims", "devices cannot be claimed; remove it"),
+];
+
+const LIMITS: &[Field] = &[
+    take("cpu", Shape::Quantity),
+    take("memory", Shape::Quantity),
+    refuse("ephemeral-storage", "the pod's scratch disk has one size for all containers; remove it"),
+];
+
+const VOLUME_MOUNT: &[Field] = &[
+    take("name", Shape::Text),
+    take("mountPath", Shape::Text),
+    take("readOnly", Shape::Flag),
+    take("subPath", Shape::Text),
+    refuse("subPathExpr", "write the path itself into subPath"),
+    refuse("recursiveReadOnly", "readOnly has no mounts below it to reach; remove it"),
+    Field {
+        name: "mountPropagation",
+        rule: Rule::Only(Value::Text("None"), "mounts stay in the container that makes them; remove it"),
+    },
+];
+
+const VOLUME: &[Field] = &[
+    take("name", Shape::Text),
+    take("emptyDir", Shape::Object(EMPTY_DIR)),
+    refuse("hostPath", NO_HOST_FILES),
+    refuse("configMap", NO_API),
+    refuse("secret", NO_API),
+    refuse("projected", NO_API),
+    refuse("downwardAPI", "use env with valueFrom.fieldRef"),
+    refuse("persistentVolumeClaim", "use `husk run -v NAME:/path`, or an emptyDir"),
+    refuse("image", "image volumes are not supported yet; copy the files in an init container"),
+];
+
+const EMPTY_DIR: &[Field] = &[take("medium", Shape::Text), take("sizeLimit", Shape::Quantity)];
+
+const POD_SECURITY: &[Field] = &[
+    take("runAsUser", Shape::Whole),
+    take("runAsGroup", Shape::Whole),
+    take("runAsNonRoot", Shape::Flag),
+    take("supplementalGroups", Shape::List(&Shape::Whole)),
+    refuse("fsGroup", "an emptyDir is writable by everybody (mode 0777); remove it"),
+    refuse("sysctls", "not set from manifests yet; remove it"),
+    refuse("seccompProfile", NO_SECCOMP),
+    refuse("appArmorProfile", NO_LSM),
+    refuse("seLinuxOptions", NO_LSM),
+];
+
+const SECURITY: &[Field] = &[
+    take("runAsUser", Shape::Whole),
+    take("runAsGroup", Shape::Whole),
+    take("runAsNonRoot", Shape::Flag),
+    take("readOnlyRootFilesystem", Shape::Flag),
+    take("allowPrivilegeEscalation", Shape::Flag),
+    take("capabilities", Shape::Object(&[take("add", TEXTS), take("drop", TEXTS)])),
+    off("privileged", "add the capabilities that are needed instead: securityContext.capabilities.add"),
+    refuse("seccompProfile", NO_SECCOMP),
+    refuse("appArmorProfile", NO_LSM),
+    refuse("seLinuxOptions", NO_LSM),
+    refuse("procMount", "/proc is always masked; remove it"),
+];

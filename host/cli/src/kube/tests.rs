@@ -1,0 +1,272 @@
+use super::*;
+use crate::pods::plan::{ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy};
+
+fn play(text: &str) -> Vec<PodPlan> {
+    read("pod.yaml", text).unwrap()
+}
+
+fn refusal(text: &str) -> String {
+    read("pod.yaml", text).unwrap_err().to_string()
+}
+
+/// A pod with one container, `extra` at the container's indentation and `spec` at the spec's.
+fn pod(extra: &str, spec: &str) -> String {
+    let indent =
+        |text: &str, by: usize| text.lines().map(|line| format!("{}{line}\n", " ".repeat(by))).collect::<String>();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n{}  containers:\n    - name: app\n      image: nginx\n{}",
+        indent(spec, 2),
+        indent(extra, 6)
+    )
+}
+
+#[test]
+fn a_sidecar_pod_becomes_a_plan() {
+    let plans = play(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: foo
+spec:
+  containers:
+    - name: app
+      image: docker.io/kennethreitz/httpbin
+      ports:
+        - containerPort: 80
+      resources:
+        limits:
+          memory: "256Mi"
+    - name: sidecar
+      image: curlimages/curl
+      command: ["/bin/sleep", "3650d"]
+      resources:
+        limits:
+          memory: "128Mi"
+"#,
+    );
+    let [plan] = plans.as_slice() else { panic!("one pod") };
+    assert_eq!((plan.name.as_str(), plan.hostname.as_str(), plan.namespace.as_str()), ("foo", "foo", "default"));
+    assert_eq!((plan.restart_policy, plan.exit_policy), (RestartPolicy::Always, ExitPolicy::Stop));
+    let [app, sidecar] = plan.containers.as_slice() else { panic!("two containers") };
+    assert_eq!(app.limits.memory, Some(268_435_456));
+    assert_eq!(sidecar.limits.memory, Some(134_217_728));
+    assert_eq!(sidecar.entrypoint, Some(vec!["/bin/sleep".to_owned(), "3650d".to_owned()]));
+    assert_eq!(app.entrypoint, None);
+    assert_eq!(app.stop_timeout, 10);
+}
+
+#[test]
+fn init_containers_come_first_and_share_a_volume() {
+    let plans = play(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: javaweb-2}
+spec:
+  initContainers:
+    - {name: war, image: "sample:v2", command: ["cp", "/sample.war", "/app"], volumeMounts: [{mountPath: /app, name: v}]}
+    - {name: helper, image: helper, restartPolicy: Always}
+  containers:
+    - {name: tomcat, image: "tomcat:7.0", volumeMounts: [{mountPath: /webapps, name: v, readOnly: true, subPath: a/b}]}
+  volumes:
+    - {name: v, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
+"#,
+    );
+    let plan = &plans[0];
+    let kinds: Vec<_> = plan.containers.iter().map(|c| (c.name.as_str(), c.kind, c.restart)).collect();
+    assert_eq!(
+        kinds,
+        [
+            ("war", Kind::Init, RestartPolicy::OnFailure),
+            ("helper", Kind::Sidecar, RestartPolicy::Always),
+            ("tomcat", Kind::App, RestartPolicy::Always)
+        ]
+    );
+    assert_eq!((plan.volumes[0].medium, plan.volumes[0].size), (Medium::Memory, Some(64 << 20)));
+    let mount = &plan.containers[2].mounts[0];
+    assert!(mount.read_only);
+    assert_eq!(mount.source, MountSource::PodVolume { name: "v".into(), sub_path: Some("a/b".into()) });
+}
+
+#[test]
+fn a_refused_field_is_named_by_its_full_path_and_place() {
+    let text = refusal(&pod("volumeDevices:\n  - name: disk\n    devicePath: /dev/x", ""));
+    assert!(
+        text.starts_with("pod.yaml cannot be played as it stands: spec.containers[0].volumeDevices (line 9, column 7)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn ports_names_and_aliases_make_the_network() {
+    let spec = "dnsPolicy: None\ndnsConfig:\n  nameservers: [10.0.0.2]\n  options: [{name: ndots, value: \"2\"}]\n\
+                hostAliases:\n  - {ip: 10.0.0.5, hostnames: [db, db.example]}";
+    let plan =
+        play(&pod("ports:\n  - {containerPort: 8080, hostPort: 8001}\n  - {containerPort: 53, protocol: UDP}", spec))
+            .remove(0);
+    let shown: Vec<_> = plan.network.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["0.0.0.0:8001->8080/tcp"]);
+    assert_eq!(plan.network.dns.options, ["ndots:2"]);
+    assert_eq!(plan.network.hosts.len(), 2);
+}
+
+#[test]
+fn ports_that_cannot_be_are_named() {
+    for (ports, expected) in [
+        ("ports:\n  - {containerPort: 80, hostPort: 70000}", "ports[0].hostPort: 70000"),
+        ("ports:\n  - {containerPort: 0}", "ports[0].containerPort: 0"),
+        ("ports:\n  - {containerPort: 80, hostPort: 1}\n  - {containerPort: 81, hostPort: 1}", "taken twice"),
+        ("ports:\n  - {containerPort: 80, hostPort: 1, hostIP: x}", "ports[0].hostIP"),
+        ("ports:\n  - {containerPort: 80, protocol: ICMP}", "ports[0].protocol"),
+    ] {
+        let text = refusal(&pod(ports, ""));
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+#[test]
+fn fields_that_cannot_be_honoured_are_each_named() {
+    for (extra, spec, expected) in [
+        ("livenessProbe:\n  exec:\n    command: [x]", "", "spec.containers[0].livenessProbe"),
+        ("lifecycle:\n  preStop:\n    exec:\n      command: [x]", "", "spec.containers[0].lifecycle"),
+        (
+            "securityContext:\n  privileged: true",
+            "",
+            "securityContext.privileged (line 10, column 9): true is not supported",
+        ),
+        ("envFrom:\n  - configMapRef:\n      name: x", "", "spec.containers[0].envFrom"),
+        ("env:\n  - name: A\n    valueFrom:\n      secretKeyRef:\n        name: x\n        key: y", "", "secretKeyRef"),
+        ("resources:\n  limits:\n    nvidia.com/gpu: 1", "", "spec.containers[0].resources.limits.nvidia.com/gpu"),
+        ("resources:\n  limits:\n    ephemeral-storage: 1Gi", "", "limits.ephemeral-storage"),
+        ("volumeMounts:\n  - name: v\n    mountPath: /x\n    mountPropagation: Bidirectional", "", "mountPropagation"),
+        ("", "hostNetwork: true", "spec.hostNetwork (line 6, column 3): true is not supported"),
+        ("", "volumes:\n  - name: v\n    hostPath:\n      path: /data", "spec.volumes[0].hostPath"),
+        ("", "volumes:\n  - name: v\n    configMap:\n      name: x", "spec.volumes[0].configMap"),
+        ("", "nodeSelector:\n  a: b", "spec.nodeSelector"),
+        ("", "priorityClassName: high", "spec.priorityClassName (line 6, column 3): not supported by this version"),
+        ("", "runtimeClassName: kata", "spec.runtimeClassName"),
+        ("restartPolicy: OnFailure", "", "spec.containers[0].restartPolicy"),
+    ] {
+        let text = refusal(&pod(extra, spec));
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+#[test]
+fn a_field_that_kubernetes_does_not_have_is_called_unknown() {
+    let text = refusal(&pod("imgae: x", ""));
+    assert!(
+        text.contains("spec.containers[0].imgae (line 9, column 7): no such field: known here are name,"),
+        "{text}"
+    );
+    let text = refusal(&pod("", "restartpolicy: Never"));
+    assert!(text.contains("spec.restartpolicy (line 6, column 3): no such field"), "{text}");
+}
+
+#[test]
+fn defaults_written_out_are_no_reason_to_refuse() {
+    let spec = "hostNetwork: false\nruntimeClassName: husk\naffinity: {}\nnodeSelector:\ntolerations: []";
+    assert_eq!(play(&pod("stdinOnce: false\nenv: []", spec)).len(), 1);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_names_what_was_expected() {
+    let text = refusal(&pod("command: /bin/sh\nenv:\n  - name: A\n    value: 1", ""));
+    assert!(text.contains("spec.containers[0].command (line 9, column 16): expected a list, found text"), "{text}");
+    assert!(
+        text.contains("spec.containers[0].env[0].value (line 12, column 18): expected text (put it in quotes)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    for (extra, spec, expected) in [
+        ("volumeMounts:\n  - {name: v, mountPath: /x}", "", "there is no volume \"v\""),
+        ("volumeMounts:\n  - {name: v, mountPath: x}", "volumes: [{name: v}]", "must be an absolute path"),
+        ("volumeMounts:\n  - {name: v, mountPath: /}", "volumes: [{name: v}]", "must be an absolute path"),
+        (
+            "volumeMounts:\n  - {name: v, mountPath: /x, subPath: ../y}",
+            "volumes: [{name: v}]",
+            "volumeMounts[0].subPath",
+        ),
+        ("resources: {limits: {memory: 1Mi}}", "", "resources.limits.memory: is less than"),
+        ("resources: {limits: {memory: 64Mi}, requests: {memory: 65Mi}}", "", "requests.memory: is more than"),
+        ("resources: {limits: {memory: 64MB}}", "", "limits.memory: \"64MB\" is not a quantity"),
+        ("workingDir: tmp", "", "spec.containers[0].workingDir: must be an absolute path"),
+        ("imagePullPolicy: Sometimes", "", "imagePullPolicy: \"Sometimes\""),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]", "", "status.podIP is not supported"),
+        ("", "restartPolicy: Sometimes", "spec.restartPolicy: \"Sometimes\""),
+        ("", "volumes: [{name: v, emptyDir: {sizeLimit: 1Gi}}]", "emptyDir.sizeLimit: not supported on disk"),
+        ("", "volumes: [{name: v}, {name: v}]", "there are two volumes named v"),
+        ("", "hostname: Web_1", "spec.hostname: \"Web_1\" is no host name"),
+        ("", "terminationGracePeriodSeconds: -1", "must not be negative"),
+        ("securityContext: {capabilities: {add: [FLY]}}", "", "capabilities.add[0]: \"FLY\" is no capability"),
+        ("securityContext: {runAsNonRoot: true, runAsUser: 0}", "", "runAsUser is 0"),
+        ("ports: [{containerPort: 70000}]", "", "70000 is no port number"),
+    ] {
+        let text = refusal(&pod(extra, spec));
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text = refusal(&pod("tty: yes-please\nfoo: 1", "hostPID: true"));
+    assert_eq!(text.lines().count(), 4, "{text}");
+}
+
+#[test]
+fn other_kinds_are_refused_before_anything_is_played() {
+    let two = format!("{}---\napiVersion: apps/v1\nkind: Deployment\n", pod("", ""));
+    let text = refusal(&two);
+    assert!(text.contains("kind Deployment (apiVersion apps/v1) is not supported"), "{text}");
+    assert!(matches!(read("f", "--- \n"), Err(ManifestError::Empty { .. })));
+    assert!(matches!(read("f", "a: ["), Err(ManifestError::Yaml { .. })));
+}
+
+#[test]
+fn two_pods_in_one_manifest_are_two_plans() {
+    let other = pod("", "").replace("name: web", "name: db");
+    assert_eq!(play(&format!("{}---\n{other}", pod("", ""))).len(), 2);
+    assert!(refusal(&format!("{0}---\n{0}", pod("", ""))).contains("there are two pods named web"));
+}
+
+#[test]
+fn env_reaches_command_and_args_by_kubernetes_rules() {
+    let plans = play(&pod(
+        r#"command: ["echo", "$(GREETING)", "$$(GREETING)", "$(NONE)"]
+args: ["$(NAME)"]
+env:
+  - {name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+  - {name: GREETING, value: "hello $(NAME)"}
+  - {name: ZONE, valueFrom: {fieldRef: {fieldPath: "metadata.labels['zone']"}}}"#,
+        "",
+    ));
+    let container = &plans[0].containers[0];
+    assert_eq!(container.entrypoint.as_ref().unwrap(), &["echo", "hello web", "$(GREETING)", "$(NONE)"]);
+    assert_eq!(container.args.as_ref().unwrap(), &["web"]);
+    assert_eq!(container.env[2], ("ZONE".into(), String::new()));
+}
+
+#[test]
+fn the_containers_security_context_wins_over_the_pods() {
+    let plans = play(&pod(
+        "securityContext: {runAsUser: 7, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL], add: [CHOWN]}}\nimagePullPolicy: Never",
+        "securityContext: {runAsUser: 5, runAsGroup: 6, supplementalGroups: [8, 9], runAsNonRoot: true}",
+    ));
+    let container = &plans[0].containers[0];
+    assert_eq!((container.user.user.as_deref(), container.user.group.as_deref()), (Some("7"), Some("6")));
+    assert_eq!(container.user.supplemental_groups, [8, 9]);
+    assert!(container.user.must_not_be_root && container.read_only_rootfs && container.no_new_privileges);
+    assert_eq!(container.capabilities.drop, ["ALL"]);
+    assert_eq!(container.pull, PullPolicy::Never);
+}
+
+#[test]
+fn numbers_are_quantities_too() {
+    let plans = play(&pod("resources: {limits: {cpu: 0.5, memory: 67108864}, requests: {cpu: 1e-1}}", ""));
+    let limits = plans[0].containers[0].limits;
+    assert_eq!((limits.cpu_milli, limits.memory, limits.cpu_shares), (Some(500), Some(67_108_864), Some(102)));
+}

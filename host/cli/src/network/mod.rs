@@ -1,0 +1,203 @@
+//! A pod's network on the host: its namespace, and CNI's work in it. The shim carries what stands there over into the
+//! guest; here it is made and taken away.
+
+pub(crate) mod files;
+pub(crate) mod flags;
+pub(crate) mod plan;
+
+use std::env;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use husk_net::cni::{
+    self, Attachment, Capability, Cni, CniError, Network, Networks, PluginError, PluginFailure, RuntimeConfig,
+};
+use husk_net::{IpNet, NetNs, RUN_NETNS};
+
+use crate::error::Advise as _;
+use crate::pods::directory::PodDir;
+use crate::pods::record::PodRecord;
+use plan::{NetworkMode, NetworkPlan, PortMapping, Protocol};
+
+/// The interface in the namespace and in the guest.
+const INTERFACE: &str = "eth0";
+
+/// The network namespace of a pod.
+pub(crate) fn netns_path(pod: &str) -> PathBuf {
+    Path::new(RUN_NETNS).join(netns_name(pod))
+}
+
+fn netns_name(pod: &str) -> String {
+    format!("husk-{pod}")
+}
+
+/// Makes the pod's namespace and has its network's plugins furnish it. What a failure leaves, [`detach`] removes.
+///
+/// # Errors
+///
+/// When the network is unknown, lacks what was asked of it, or one of its plugins fails.
+pub(crate) async fn attach(dir: &PodDir) -> anyhow::Result<()> {
+    let record = dir.record()?;
+    if record.network.is_none() {
+        return Ok(());
+    }
+    let network = network(&record.network.mode)?;
+    check(&network, &record.network)?;
+    NetNs::create(Path::new(RUN_NETNS), &netns_name(&record.id)).await?;
+    let added = match cni().add(&network, &attachment(&record)).await {
+        Ok(added) => added,
+        Err(CniError::Plugin(error @ PluginError { failure: PluginFailure::NotFound { .. }, .. })) => {
+            return Err(error).hint("install the package containernetworking-plugins, or use --network none");
+        }
+        Err(error) => return Err(error.into()),
+    };
+    dir.update(|record| record.ips = added.ips.iter().map(|ip| ip.address.address()).collect())?;
+    Ok(())
+}
+
+/// Takes a pod off its network and removes its namespace. Idempotent; never fails: what cannot be done now is what the
+/// next removal finds.
+///
+/// One at a time, by a lock in `run`: a command and a supervisor may both end a pod, and of two DELs that overlap the
+/// plugins may each leave something to the other.
+pub(crate) async fn detach(run: &Path, pod: &str) {
+    if !has_remains(pod) {
+        return;
+    }
+    let _alone = lock(run.join("network.lock")).await;
+    let cni = cni();
+    match cni.attachments(Some(pod)) {
+        Ok(attachments) => {
+            for (network, attachment) in attachments.into_iter().flatten() {
+                match cni.del(&network, &attachment).await {
+                    Ok(deleted) => tracing::debug!("pod {pod}: left network {}: {deleted:?}", network.name()),
+                    Err(error) => tracing::warn!("pod {pod}: it could not leave its network: {error}"),
+                }
+            }
+        }
+        Err(error) => tracing::warn!("pod {pod}: its networks are not known: {error}"),
+    }
+    if let Err(error) = NetNs::remove(&netns_path(pod)) {
+        tracing::warn!("pod {pod}: {error}");
+    }
+}
+
+/// Held until it is dropped. Without it the work is done all the same.
+async fn lock(path: PathBuf) -> Option<File> {
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = File::create(path)?;
+        file.lock()?;
+        std::io::Result::Ok(file)
+    });
+    locked.await.ok()?.inspect_err(|error| tracing::warn!("the lock of networks: {error}")).ok()
+}
+
+/// Whether anything of a pod's network is there.
+fn has_remains(pod: &str) -> bool {
+    netns_path(pod).exists() || cni().attachments(Some(pod)).is_ok_and(|mut attachments| attachments.next().is_some())
+}
+
+fn cni() -> Cni {
+    Cni::new(directories("HUSK_CNI_BIN_DIRS", &cni::PLUGIN_DIRS), Path::new(cni::CACHE_DIR))
+}
+
+/// A colon-separated list of directories in an environment variable.
+fn directories(variable: &str, default: &[&str]) -> Vec<PathBuf> {
+    match env::var_os(variable).filter(|value| !value.is_empty()) {
+        Some(value) => env::split_paths(&value).collect(),
+        None => default.iter().map(PathBuf::from).collect(),
+    }
+}
+
+fn network(mode: &NetworkMode) -> anyhow::Result<Network> {
+    match mode {
+        NetworkMode::Named(name) => {
+            let networks = Networks::load(&directories("HUSK_CNI_CONFIG_DIRS", &[cni::CONFIG_DIR]))?;
+            Ok(networks.named(name)?)
+        }
+        NetworkMode::Bridge | NetworkMode::None => {
+            let subnet = cni::BRIDGE_SUBNET.parse::<IpNet>()?;
+            let plugins = directories("HUSK_CNI_BIN_DIRS", &cni::PLUGIN_DIRS);
+            Ok(cni::bridge_network(subnet, &plugins)?)
+        }
+    }
+}
+
+/// What no plugin of the network would honour would be dropped silently.
+fn check(network: &Network, plan: &NetworkPlan) -> anyhow::Result<()> {
+    for (wanted, capability, what) in [
+        (!plan.ports.is_empty(), Capability::PortMappings, "publish ports"),
+        (plan.ip.is_some(), Capability::Ips, "take the address that was asked for"),
+        (plan.mac.is_some(), Capability::Mac, "take the MAC address that was asked for"),
+    ] {
+        if wanted && !network.declares(capability) {
+            return Err(anyhow::anyhow!("network {} cannot {what}", network.name()))
+                .hint(format!("none of its plugins declares the capability {}", capability.as_str()));
+        }
+    }
+    Ok(())
+}
+
+fn attachment(record: &PodRecord) -> Attachment {
+    let pairs = [
+        ("IgnoreUnknown", "1"),
+        ("K8S_POD_NAMESPACE", record.namespace.as_str()),
+        ("K8S_POD_NAME", record.name.as_str()),
+        ("K8S_POD_INFRA_CONTAINER_ID", record.id.as_str()),
+        ("K8S_POD_UID", record.uid.as_str()),
+    ];
+    let plan = &record.network;
+    Attachment {
+        container_id: record.id.clone(),
+        netns: Some(netns_path(&record.id)),
+        ifname: INTERFACE.to_owned(),
+        args: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+        runtime: RuntimeConfig {
+            port_mappings: plan.ports.iter().map(port_mapping).collect(),
+            // Address management takes the address and knows the prefix.
+            ips: plan.ip.and_then(|ip| IpNet::new(ip, if ip.is_ipv4() { 32 } else { 128 }).ok()).into_iter().collect(),
+            mac: plan.mac.clone(),
+            ..RuntimeConfig::default()
+        },
+    }
+}
+
+fn port_mapping(port: &PortMapping) -> cni::PortMapping {
+    cni::PortMapping {
+        host_port: port.host_port,
+        container_port: port.container_port,
+        protocol: match port.protocol {
+            Protocol::Tcp => cni::Protocol::Tcp,
+            Protocol::Udp => cni::Protocol::Udp,
+            Protocol::Sctp => cni::Protocol::Sctp,
+        },
+        host_ip: port.host_ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_network_cannot_do_is_refused() {
+        let text = br#"{"cniVersion":"1.0.0","name":"plain","plugins":[{"type":"bridge"}]}"#;
+        let network = Network::parse(text, "of the test").unwrap();
+        assert!(check(&network, &NetworkPlan::default()).is_ok());
+        let plan = NetworkPlan { ip: Some("10.0.0.1".parse().unwrap()), ..NetworkPlan::default() };
+        let text = crate::error::report(&check(&network, &plan).unwrap_err());
+        assert!(text.contains("network plain cannot take the address") && text.contains("ips"), "{text}");
+    }
+
+    #[test]
+    fn the_built_in_network_can_do_everything() {
+        let network = network(&NetworkMode::Bridge).unwrap();
+        let plan = NetworkPlan {
+            ip: Some("10.119.0.9".parse().unwrap()),
+            mac: Some("02:00:00:00:00:01".to_owned()),
+            ports: vec![flags::port("1:2").unwrap()],
+            ..NetworkPlan::default()
+        };
+        check(&network, &plan).unwrap();
+    }
+}

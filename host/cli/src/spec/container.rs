@@ -1,0 +1,80 @@
+//! A container's spec.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+
+use super::{ImageFacts, SpecError, annotation, mounts, process, resources};
+use crate::pods::plan::{ContainerPlan, VolumePlan};
+
+/// What of /proc and /sys a container must not see (moby and containerd `oci/spec_opts`).
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Everything a container's spec is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct ContainerInputs<'a> {
+    pub(crate) pod_id: &'a str,
+    pub(crate) hostname: &'a str,
+    pub(crate) volumes: &'a [VolumePlan],
+    pub(crate) plan: &'a ContainerPlan,
+    pub(crate) image: &'a ImageFacts,
+    /// Where the disk image of a named volume is.
+    pub(crate) disk: &'a dyn Fn(&str) -> PathBuf,
+}
+
+/// # Errors
+///
+/// When the plan and the image together make no container: no command, root where it is forbidden, unknown names.
+pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> {
+    let ContainerInputs { pod_id, hostname, volumes, plan, image, disk } = inputs;
+    let annotations = [
+        (annotation::CONTAINER_TYPE, "container"),
+        (annotation::SANDBOX_ID, pod_id),
+        (annotation::CONTAINER_NAME, &plan.name),
+    ];
+    let mut root = Root::default();
+    root.set_path(PathBuf::from("rootfs")).set_readonly(Some(plan.read_only_rootfs));
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces()))
+        .set_resources(Some(resources::container(&plan.limits)))
+        .set_masked_paths(Some(MASKED.map(str::to_owned).to_vec()))
+        .set_readonly_paths(Some(READ_ONLY.map(str::to_owned).to_vec()));
+    let mut spec = Spec::default();
+    spec.set_version("1.2.0".to_owned())
+        .set_root(Some(root))
+        .set_process(Some(process::container(plan, image, hostname)?))
+        .set_mounts(Some(mounts::all(&plan.mounts, volumes, disk)))
+        .set_hostname(None)
+        .set_linux(Some(linux))
+        .set_annotations(Some(
+            annotations.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<HashMap<_, _>>(),
+        ));
+    Ok(spec)
+}
+
+/// Its own mounts, processes and cgroups; the shim gives it the pod's network, IPC and host name. In a pod that shares
+/// its processes, "its own" pid namespace is the pod's.
+fn namespaces() -> Vec<LinuxNamespace> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+    let namespaces = [Pid, Network, Ipc, Uts, Mount, Cgroup].map(|typ| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(typ).set_path(None);
+        namespace
+    });
+    namespaces.to_vec()
+}

@@ -1,0 +1,52 @@
+//! From plans to OCI runtime specs, the `config.json` of each bundle.
+//!
+//! Here is what a container gets when nobody says otherwise: its mounts, capabilities, masked paths, limits and
+//! environment, as podman and containerd give them. Two mount types are Husk's own, `husk.volume` for a volume of the
+//! pod and `husk.disk` for a disk image of the host. What the guest cannot honour is refused by the shim, not here.
+
+pub(crate) mod capabilities;
+mod container;
+mod mounts;
+mod process;
+pub(crate) mod resources;
+mod sandbox;
+
+use thiserror::Error;
+
+pub(crate) use container::{ContainerInputs, container};
+pub(crate) use process::{ExecInputs, ImageFacts, exec_process};
+pub(crate) use sandbox::sandbox;
+
+/// Annotations by which the shim knows what a bundle is: containerd's own names, and one of Husk's.
+mod annotation {
+    pub(super) const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+    pub(super) const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+    pub(super) const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+    pub(super) const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
+    pub(super) const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+    pub(super) const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+    pub(super) const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+    pub(super) const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+    pub(super) const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
+    pub(super) const RESOLV_CONF: &str = "dev.husk.resolv-conf";
+    pub(super) const HOSTS: &str = "dev.husk.hosts";
+    pub(super) const SHARE_PROCESS_NAMESPACE: &str = "dev.husk.share-process-namespace";
+}
+
+/// Why a plan cannot become a container.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(crate) enum SpecError {
+    #[error("container {container}: the image has no command to run, and none was given")]
+    NoCommand { container: String },
+    #[error("container {container}: it would run as root (uid 0) and runAsNonRoot forbids that: set runAsUser")]
+    Root { container: String },
+    #[error("container {container}: \"{name}\" is no capability (examples: NET_BIND_SERVICE, ALL)")]
+    Capability { container: String, name: String },
+    #[error("container {container}: \"{name}\" is no resource limit (examples: nofile, nproc, core)")]
+    Rlimit { container: String, name: String },
+    #[error("container {container}: working directory \"{directory}\" is no absolute path")]
+    WorkingDirectory { container: String, directory: String },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Limits: of one container, and of the VM that holds all containers of a pod.
+
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+
+use crate::pods::plan::{ContainerPlan, Kind, Limits};
+
+/// CPU quotas are given per this many microseconds, the kernel's default.
+pub(crate) const CPU_PERIOD_US: u64 = 100_000;
+/// The kernel takes no quota below one millisecond.
+const MIN_QUOTA_US: i64 = 1_000;
+/// Less than this does not even start a container's first process.
+pub(crate) const MIN_MEMORY: u64 = 4 << 20;
+/// What a container without a limit adds to its pod's VM; of one such container alone the shim knows the size.
+const UNLIMITED_MEMORY: u64 = 512 << 20;
+/// cgroup v1's bounds of cpu.shares, which OCI specs still count in.
+const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+
+/// Thousandths of a CPU as OCI's relative weight: 1024 for one CPU.
+pub(crate) fn shares(milli: u64) -> u64 {
+    (milli.saturating_mul(1024) / 1000).clamp(*SHARES.start(), *SHARES.end())
+}
+
+fn quota_us(milli: u64) -> i64 {
+    i64::try_from(milli.saturating_mul(CPU_PERIOD_US) / 1000).unwrap_or(i64::MAX).max(MIN_QUOTA_US)
+}
+
+/// `linux.resources` of a container.
+pub(super) fn container(limits: &Limits) -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    if let Some(bytes) = limits.memory.and_then(|b| i64::try_from(b).ok()) {
+        let mut memory = LinuxMemory::default();
+        // Memory and swap together: a container gets no swap.
+        memory.set_limit(Some(bytes)).set_swap(Some(bytes));
+        resources.set_memory(Some(memory));
+    }
+    if limits.cpu_milli.is_some() || limits.cpu_shares.is_some() {
+        let mut cpu = LinuxCpu::default();
+        cpu.set_shares(limits.cpu_shares);
+        if let Some(milli) = limits.cpu_milli {
+            cpu.set_quota(Some(quota_us(milli))).set_period(Some(CPU_PERIOD_US));
+        }
+        resources.set_cpu(Some(cpu));
+    }
+    if let Some(limit) = limits.pids {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        resources.set_pids(Some(pids));
+    }
+    resources
+}
+
+/// Memory of the pod's VM in bytes, less the shim's fixed overhead; `None` leaves the choice to the shim.
+///
+/// By Kubernetes' rule for a pod's effective limit: what app containers and sidecars need together, or what one init
+/// container and the sidecars before it need, whichever is more.
+pub(super) fn pod_memory(containers: &[ContainerPlan]) -> Option<u64> {
+    if containers.iter().all(|c| c.limits.memory.is_none()) && containers.len() <= 1 {
+        return None;
+    }
+    Some(effective(containers, |c| c.limits.memory.unwrap_or(UNLIMITED_MEMORY)))
+}
+
+/// CPU quota of the pod in microseconds per [`CPU_PERIOD_US`]; `None` when some container has no limit.
+pub(super) fn pod_cpu_quota(containers: &[ContainerPlan]) -> Option<i64> {
+    if containers.is_empty() || containers.iter().any(|c| c.limits.cpu_milli.is_none()) {
+        return None;
+    }
+    Some(quota_us(effective(containers, |c| c.limits.cpu_milli.unwrap_or_default())))
+}
+
+fn effective(containers: &[ContainerPlan], need: impl Fn(&ContainerPlan) -> u64) -> u64 {
+    let (mut running, mut peak) = (0u64, 0u64);
+    for container in containers {
+        match container.kind {
+            Kind::Init => peak = peak.max(running.saturating_add(need(container))),
+            Kind::Sidecar | Kind::App => running = running.saturating_add(need(container)),
+        }
+    }
+    peak.max(running)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container_of(kind: Kind, mib: Option<u64>) -> ContainerPlan {
+        let limits = Limits { memory: mib.map(|m| m << 20), ..Limits::default() };
+        ContainerPlan { kind, limits, ..ContainerPlan::default() }
+    }
+
+    #[test]
+    fn a_pod_needs_the_sum_of_its_containers_or_its_largest_init_container() {
+        let app = |mib| container_of(Kind::App, Some(mib));
+        assert_eq!(pod_memory(&[app(256), app(128)]), Some(384 << 20));
+        assert_eq!(pod_memory(&[container_of(Kind::Init, Some(600)), app(256), app(128)]), Some(600 << 20));
+        let with_sidecar = [container_of(Kind::Sidecar, Some(100)), container_of(Kind::Init, Some(300)), app(250)];
+        assert_eq!(pod_memory(&with_sidecar), Some(400 << 20));
+    }
+
+    #[test]
+    fn a_container_without_a_limit_counts_with_the_default() {
+        assert_eq!(pod_memory(&[container_of(Kind::App, None)]), None);
+        assert_eq!(pod_memory(&[container_of(Kind::App, None), container_of(Kind::App, Some(128))]), Some(640 << 20));
+    }
+
+    #[test]
+    fn cpu_is_a_quota_of_each_period() {
+        let half = container(&Limits { cpu_milli: Some(500), ..Limits::default() });
+        let cpu = half.cpu().clone().unwrap();
+        assert_eq!((cpu.quota(), cpu.period()), (Some(50_000), Some(100_000)));
+        let tiny = container(&Limits { cpu_milli: Some(1), ..Limits::default() });
+        assert_eq!(tiny.cpu().clone().unwrap().quota(), Some(1000));
+        assert_eq!((shares(1000), shares(1), shares(1_000_000)), (1024, 2, 262_144));
+    }
+
+    #[test]
+    fn a_pods_cpus_are_limited_only_when_every_container_is() {
+        let limited = |milli| ContainerPlan {
+            limits: Limits { cpu_milli: milli, ..Limits::default() },
+            ..ContainerPlan::default()
+        };
+        assert_eq!(pod_cpu_quota(&[limited(Some(500)), limited(Some(1500))]), Some(200_000));
+        assert_eq!(pod_cpu_quota(&[limited(Some(500)), limited(None)]), None);
+        assert_eq!(pod_cpu_quota(&[]), None);
+    }
+}

@@ -1,0 +1,180 @@
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pods::plan::{ContainerPlan, Limits, Medium, MountPlan, MountSource, PodPlan, Rlimit, UserPlan, VolumePlan};
+
+fn image() -> ImageFacts {
+    ImageFacts {
+        entrypoint: vec!["/entry".into()],
+        cmd: vec!["default".into()],
+        env: vec!["PATH=/bin".into(), "LANG=C".into(), "broken".into()],
+        workdir: "/srv".into(),
+        home: "/root".into(),
+        ..ImageFacts::default()
+    }
+}
+
+fn build(plan: &ContainerPlan, image: &ImageFacts) -> Result<Spec, SpecError> {
+    let volumes = [VolumePlan { name: "cache".into(), medium: Medium::Memory, size: Some(4096) }];
+    container(ContainerInputs {
+        pod_id: "p1",
+        hostname: "web",
+        volumes: &volumes,
+        plan,
+        image,
+        disk: &|name| PathBuf::from(format!("/volumes/{name}/data.img")),
+    })
+}
+
+fn json_of(plan: &ContainerPlan) -> Value {
+    serde_json::to_value(build(plan, &image()).unwrap()).unwrap()
+}
+
+fn plan() -> ContainerPlan {
+    ContainerPlan { name: "app".into(), ..ContainerPlan::default() }
+}
+
+#[test]
+fn entrypoint_and_command_combine_as_podman_and_kubernetes_do() {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for (entrypoint, args, expected) in [
+        (None, None, "/entry default"),
+        (None, Some("a b"), "/entry a b"),
+        (Some("/bin/sh -c"), None, "/bin/sh -c"),
+        (Some("/bin/sh"), Some("-c x"), "/bin/sh -c x"),
+    ] {
+        let plan = ContainerPlan { entrypoint: entrypoint.map(words), args: args.map(words), ..plan() };
+        assert_eq!(json_of(&plan)["process"]["args"], json!(words(expected)));
+    }
+}
+
+#[test]
+fn an_image_without_a_command_needs_one() {
+    let error = build(&plan(), &ImageFacts::default()).unwrap_err();
+    assert_eq!(error, SpecError::NoCommand { container: "app".into() });
+}
+
+#[test]
+fn what_was_asked_for_wins_over_the_images_environment() {
+    let plan = ContainerPlan { env: vec![("LANG".into(), "de".into()), ("A".into(), "1".into())], ..plan() };
+    let env = json_of(&plan)["process"]["env"].clone();
+    assert_eq!(env, json!(["PATH=/bin", "HOME=/root", "HOSTNAME=web", "LANG=de", "A=1"]));
+    let terminal = ContainerPlan { terminal: true, ..self::plan() };
+    assert!(json_of(&terminal)["process"]["env"].as_array().unwrap().contains(&json!("TERM=xterm")));
+}
+
+#[test]
+fn the_working_directory_is_the_images_unless_given() {
+    assert_eq!(json_of(&plan())["process"]["cwd"], "/srv");
+    assert_eq!(json_of(&ContainerPlan { workdir: Some("/tmp".into()), ..plan() })["process"]["cwd"], "/tmp");
+    assert!(build(&ContainerPlan { workdir: Some("tmp".into()), ..plan() }, &image()).is_err());
+}
+
+#[test]
+fn limits_reach_the_spec_exactly() {
+    let limits = Limits { memory: Some(268_435_456), cpu_milli: Some(250), cpu_shares: Some(256), pids: Some(64) };
+    let resources = json_of(&ContainerPlan { limits, ..plan() })["linux"]["resources"].clone();
+    assert_eq!(resources["memory"], json!({"limit": 268_435_456, "swap": 268_435_456}));
+    assert_eq!(resources["cpu"], json!({"shares": 256, "quota": 25_000, "period": 100_000}));
+    assert_eq!(resources["pids"], json!({"limit": 64}));
+}
+
+#[test]
+fn nothing_that_the_shim_refuses_is_set_by_default() {
+    let spec = json_of(&plan());
+    let linux = spec["linux"].as_object().unwrap();
+    for absent in ["seccomp", "uidMappings", "mountLabel", "devices", "intelRdt", "personality", "timeOffsets"] {
+        assert!(!linux.contains_key(absent), "{absent}");
+    }
+    let kinds: Vec<_> = linux["namespaces"].as_array().unwrap().iter().map(|n| n["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["pid", "network", "ipc", "uts", "mount", "cgroup"]);
+    assert!(spec.get("hooks").is_none());
+    assert_eq!(spec["annotations"]["io.kubernetes.cri.sandbox-id"], "p1");
+}
+
+#[test]
+fn volumes_are_mounted_by_name_with_their_medium() {
+    let mount = |source, destination: &str, read_only| MountPlan { source, destination: destination.into(), read_only };
+    let cache = MountSource::PodVolume { name: "cache".into(), sub_path: Some("a/b".into()) };
+    let plan = ContainerPlan {
+        mounts: vec![
+            mount(cache, "/var/cache/app", true),
+            mount(MountSource::NamedVolume { name: "db".into() }, "/data", false),
+            mount(MountSource::Tmpfs { options: vec!["size=1m".into()] }, "/dev/shm/", false),
+        ],
+        ..plan()
+    };
+    let spec = json_of(&plan);
+    let mounts = spec["mounts"].as_array().unwrap();
+    let find = |destination: &str| mounts.iter().find(|m| m["destination"] == destination).unwrap();
+    assert_eq!(find("/var/cache/app")["options"], json!(["ro", "medium=memory", "size=4096", "subpath=a/b"]));
+    assert_eq!(find("/data")["source"], "/volumes/db/data.img");
+    assert_eq!(find("/data")["type"], "husk.disk");
+    assert_eq!(find("/dev/shm/")["type"], "tmpfs");
+    assert!(!mounts.iter().any(|m| m["destination"] == "/dev/shm"), "the default one is replaced");
+    let place = |destination: &str| mounts.iter().position(|m| m["destination"] == destination).unwrap();
+    assert!(place("/dev") < place("/dev/pts") && place("/sys") < place("/sys/fs/cgroup"));
+    assert!(place("/data") < place("/var/cache/app"));
+}
+
+#[test]
+fn root_is_refused_where_it_is_forbidden() {
+    let user = UserPlan { must_not_be_root: true, ..UserPlan::default() };
+    let plan = ContainerPlan { user, ..plan() };
+    assert_eq!(build(&plan, &image()).unwrap_err(), SpecError::Root { container: "app".into() });
+    assert!(build(&plan, &ImageFacts { uid: 7, ..image() }).is_ok());
+}
+
+#[test]
+fn an_rlimit_replaces_the_default_of_its_name() {
+    let rlimits = vec![Rlimit { name: "RLIMIT_NOFILE".into(), soft: 10, hard: 20 }];
+    let spec = json_of(&ContainerPlan { rlimits, ..plan() });
+    assert_eq!(spec["process"]["rlimits"], json!([{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]));
+    let unknown = vec![Rlimit { name: "RLIMIT_FUN".into(), soft: 1, hard: 1 }];
+    assert!(build(&ContainerPlan { rlimits: unknown, ..plan() }, &image()).is_err());
+}
+
+#[test]
+fn the_sandbox_says_how_large_the_vm_must_be() {
+    let limited = |mib: u64| ContainerPlan {
+        limits: Limits { memory: Some(mib << 20), cpu_milli: Some(500), ..Limits::default() },
+        ..plan()
+    };
+    let pod = PodPlan {
+        name: "foo".into(),
+        hostname: "foo".into(),
+        share_process_namespace: true,
+        containers: vec![limited(256), limited(128)],
+        ..PodPlan::default()
+    };
+    let spec = serde_json::to_value(sandbox("p1", &pod)).unwrap();
+    let annotations = &spec["annotations"];
+    assert_eq!(annotations["io.kubernetes.cri.container-type"], "sandbox");
+    assert_eq!(annotations["io.kubernetes.cri.sandbox-memory"], "402653184");
+    assert_eq!(annotations["io.kubernetes.cri.sandbox-cpu-quota"], "100000");
+    assert_eq!(annotations["dev.husk.share-process-namespace"], "true");
+    assert_eq!(spec["hostname"], "foo");
+    assert!(spec.get("process").is_none());
+}
+
+#[test]
+fn an_exec_is_like_the_first_process_with_changes() {
+    let first = build(&plan(), &image()).unwrap().process().clone().unwrap();
+    let inputs = ExecInputs {
+        args: vec!["id".into()],
+        env: vec![("LANG".into(), "fr".into())],
+        terminal: true,
+        user: Some((1000, 1000, vec![44], "/home/u".into())),
+        ..ExecInputs::default()
+    };
+    let process = exec_process("app", &first, inputs).unwrap();
+    assert_eq!(process.args().as_ref().unwrap(), &["id"]);
+    let env = process.env().clone().unwrap();
+    assert!(env.contains(&"LANG=fr".into()) && !env.contains(&"LANG=C".into()) && env.contains(&"HOME=/home/u".into()));
+    assert_eq!((process.user().uid(), process.terminal()), (1000, Some(true)));
+    assert!(process.capabilities().as_ref().unwrap().effective().as_ref().unwrap().is_empty());
+    assert_eq!(process.cwd(), first.cwd());
+}

@@ -1,0 +1,18 @@
+//! `husk.shim.v1`, generated from `proto/pod.proto`, which documents it.
+
+/// Messages of the service.
+#[allow(warnings, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
+mod pod {
+    include!(concat!(env!("OUT_DIR"), "/pod.rs"));
+}
+
+#[allow(warnings, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
+mod pod_ttrpc {
+    use super::pod;
+    include!(concat!(env!("OUT_DIR"), "/pod_ttrpc.rs"));
+}
+
+pub use pod::{
+    ContainerInspect, InspectRequest, PodInspect, ReopenLogRequest, ReopenLogResponse, Slot, State, TimelineStep,
+};
+pub use pod_ttrpc::{Pod, PodClient, create_pod};

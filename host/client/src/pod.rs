@@ -1,0 +1,69 @@
+//! Reading `husk.shim.v1` messages.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::api;
+use crate::types::{ContainerInspect, Exit, PodInspect, Slot, Status, TimelineStep};
+
+impl From<api::PodInspect> for PodInspect {
+    fn from(pod: api::PodInspect) -> Self {
+        Self {
+            id: pod.id,
+            vmm_pid: Some(pod.vmm_pid).filter(|pid| *pid != 0),
+            memory_mib: pod.memory_mib,
+            vcpus: pod.vcpus,
+            kernel_release: pod.kernel_release,
+            started_at: wall_clock(pod.started_at_ns),
+            timeline: pod
+                .timeline
+                .into_iter()
+                .map(|step| TimelineStep { name: step.name, at_us: step.at_us })
+                .collect(),
+            slots: pod
+                .slots
+                .into_iter()
+                .map(|slot| Slot { index: slot.index, device: slot.device, purpose: slot.purpose })
+                .collect(),
+            containers: pod.containers.into_iter().map(Into::into).collect(),
+            vm_ended: Some(pod.vm_ended).filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+impl From<api::ContainerInspect> for ContainerInspect {
+    fn from(container: api::ContainerInspect) -> Self {
+        let status = match container.state.enum_value() {
+            Ok(api::State::CREATED) => Status::Created,
+            Ok(api::State::RUNNING) => Status::Running,
+            Ok(api::State::STOPPED) => Status::Stopped,
+            Ok(api::State::STATE_UNSPECIFIED) | Err(_) => Status::Unknown,
+        };
+        let exit = (status == Status::Stopped)
+            .then(|| Exit { code: container.exit_code, at: wall_clock(container.exited_at_ns) });
+        Self { id: container.id, pid: container.pid, status, exit, oom_killed: container.oom_killed }
+    }
+}
+
+/// Nanoseconds in 64 bits end in 2554, far inside what a `SystemTime` can say.
+fn wall_clock(nanoseconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stopped_container_has_an_exit() {
+        let wire = |state: api::State| api::ContainerInspect {
+            state: state.into(),
+            exit_code: 137,
+            oom_killed: true,
+            ..Default::default()
+        };
+        assert_eq!(ContainerInspect::from(wire(api::State::RUNNING)).exit, None);
+        let stopped = ContainerInspect::from(wire(api::State::STOPPED));
+        assert_eq!(stopped.exit.unwrap().code, 137);
+        assert!(stopped.oom_killed);
+    }
+}

@@ -1,0 +1,6 @@
+//! The server as a client sees it: requests as bytes, replies as bytes.
+
+mod client;
+mod hostile;
+mod operations;
+mod read_only;

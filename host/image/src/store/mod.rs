@@ -1,0 +1,368 @@
+//! The images on this host.
+//!
+//! ```text
+//! ROOT/lock                    flock: held for every change of what follows
+//! ROOT/names.json              names and the images they mean
+//! ROOT/tmp/                    images in the making
+//! ROOT/<64 hex digits>/        one image, by its config's digest
+//!     image.erofs              its root file system; flocked (shared) by whoever uses the image
+//!     config.json              the OCI image configuration, verbatim
+//!     manifest.json            the manifest it came by, verbatim
+//!     passwd, group            of the image, for looking up users
+//! ```
+//!
+//! An image appears by one rename and is never changed afterwards. Layers are not kept: what two
+//! images share is stored twice, which buys one file for each image that is a disk as it is.
+
+mod convert;
+mod image;
+mod load;
+mod names;
+mod pull;
+mod staging;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use image::{Image, ImageId, Lease, LeaseError};
+pub use load::{ArchiveSource, LoadError};
+pub use pull::{PullError, PullOptions};
+
+use crate::digest::Digest;
+use crate::reference::Reference;
+use names::{Named, Names};
+use staging::Staging;
+
+/// Shortest image id prefix that is looked up.
+const PREFIX_MIN: usize = 4;
+
+/// The store below one directory. Cheap to clone; every process opens its own.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// One line of `husk images`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// The image.
+    pub id: ImageId,
+    /// Canonical names, sorted; none when the image lost its last name.
+    pub names: Vec<String>,
+    /// Digest of the manifest it came by.
+    pub digest: String,
+    /// Bytes its EROFS image takes on disk.
+    pub size: u64,
+    /// When it was built, RFC 3339, if its config says.
+    pub created: Option<String>,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Canonical names that mean nothing any more.
+    pub untagged: Vec<String>,
+    /// The image, if it went with its last name.
+    pub deleted: Option<ImageId>,
+}
+
+/// The store itself does not work.
+#[derive(Debug, Error)]
+#[error("image store {path}: {what} failed: {cause}; see that the directory is yours to write and its disk has room")]
+pub struct StoreError {
+    path: PathBuf,
+    what: &'static str,
+    cause: io::Error,
+}
+
+/// An image that cannot be found.
+#[derive(Debug, Error)]
+pub enum LookupError {
+    /// Neither a name nor an id of an image here.
+    #[error("image \"{0}\" is not here: fetch it with `husk pull {0}`, or read an archive with `husk load`")]
+    Unknown(String),
+    /// The beginning of several ids.
+    #[error("image id \"{prefix}\" is ambiguous ({}): give more digits", .ids.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// Short ids it may mean.
+        ids: Vec<String>,
+    },
+    /// The image is there and its files are not as they were written.
+    #[error(
+        "image {id} in the store is damaged ({what}: {cause}): remove it with `husk rmi --force {id}` and fetch it again"
+    )]
+    Damaged {
+        /// The image.
+        id: ImageId,
+        /// Which file.
+        what: &'static str,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
+    /// The store itself does not work.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An image that is not removed.
+#[derive(Debug, Error)]
+pub enum RemoveError {
+    /// There is no such image.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// A pod runs from it.
+    #[error("image {id} ({names}) is in use: stop and remove the pods that run from it first")]
+    InUse {
+        /// The image.
+        id: ImageId,
+        /// Its names.
+        names: String,
+    },
+    /// An id was given and the image has several names.
+    #[error("image {id} has several names ({names}): remove them one by one, or all with --force")]
+    SeveralNames {
+        /// The image.
+        id: ImageId,
+        /// Its names.
+        names: String,
+    },
+}
+
+impl From<StoreError> for RemoveError {
+    fn from(error: StoreError) -> Self {
+        Self::Lookup(error.into())
+    }
+}
+
+impl Store {
+    /// Opens the store below `root`, making it if it is not there, and removes what interrupted
+    /// pulls left.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let store = Self { root: root.into() };
+        std::fs::create_dir_all(store.tmp()).map_err(store.failed("making its directory"))?;
+        let _lock = store.lock()?;
+        staging::sweep(&store.tmp()).map_err(store.failed("removing leftovers"))?;
+        Ok(store)
+    }
+
+    /// The directory it lies in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// All images: those with names by name, then the nameless by id.
+    ///
+    /// # Errors
+    /// When the store cannot be read; a damaged image is listed without its creation time.
+    pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        let names = self.names()?;
+        let mut images = Vec::new();
+        for id in self.ids()? {
+            let dir = self.dir(id);
+            let Ok(metadata) = std::fs::metadata(dir.join("image.erofs")) else { continue };
+            let created = image::read_config(&dir).ok().and_then(|config| config.created().clone());
+            let digest = std::fs::read(dir.join("manifest.json")).map(|bytes| Digest::of(&bytes).to_string());
+            images.push(ImageSummary {
+                id: ImageId(id),
+                names: names.of(id),
+                digest: digest.unwrap_or_default(),
+                size: metadata.blocks() * 512,
+                created,
+            });
+        }
+        images.sort_by_key(|image| (image.names.is_empty(), image.names.first().cloned(), image.id));
+        Ok(images)
+    }
+
+    /// The image of a name, an id, or the beginning of an id.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub fn get(&self, name_or_id: &str) -> Result<Image, LookupError> {
+        let names = self.names()?;
+        let (id, _) = self.find(&names, name_or_id)?;
+        self.image(id, &names)
+    }
+
+    /// Gives an image one more name; another image that had it loses it.
+    ///
+    /// # Errors
+    /// When the image is not there or the names cannot be written.
+    pub fn tag(&self, id: &ImageId, reference: &Reference) -> Result<(), LookupError> {
+        let digest = std::fs::read(self.dir(id.0).join("manifest.json"))
+            .map(|bytes| Digest::of(&bytes))
+            .map_err(|_| LookupError::Unknown(id.to_string()))?;
+        let lock = self.lock()?;
+        self.name(&lock, id.0, digest, reference)?;
+        Ok(())
+    }
+
+    /// Takes a name away, and the image with its last one; by id, the image with its only name.
+    /// `force` takes all names of an id.
+    ///
+    /// # Errors
+    /// [`RemoveError`]; an image that is in use stays, forced or not.
+    pub fn remove(&self, name_or_id: &str, force: bool) -> Result<Removed, RemoveError> {
+        let lock = self.lock()?;
+        let mut names = self.names()?;
+        let (id, name) = self.find(&names, name_or_id)?;
+        let all = names.of(id);
+        if let Some(name) = name.filter(|_| all.len() > 1) {
+            names.names.remove(&name);
+            self.write_names(&lock, &names)?;
+            return Ok(Removed { untagged: vec![name], deleted: None });
+        }
+        let shown = || all.iter().map(|name| crate::reference::familiar(name)).collect::<Vec<_>>().join(", ");
+        if all.len() > 1 && !force {
+            return Err(RemoveError::SeveralNames { id: ImageId(id), names: shown() });
+        }
+        let disk = File::open(self.dir(id).join("image.erofs"));
+        if disk.as_ref().is_ok_and(|disk| disk.try_lock().is_err()) {
+            return Err(RemoveError::InUse { id: ImageId(id), names: shown() });
+        }
+        names.names.retain(|_, named| named.id != id);
+        self.write_names(&lock, &names)?;
+        self.bury(&lock, id)?;
+        Ok(Removed { untagged: all, deleted: Some(ImageId(id)) })
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    fn dir(&self, id: Digest) -> PathBuf {
+        self.root.join(id.hex())
+    }
+
+    fn failed(&self, what: &'static str) -> impl Fn(io::Error) -> StoreError + use<> {
+        let path = self.root.clone();
+        move |cause| StoreError { path: path.clone(), what, cause }
+    }
+
+    /// Waits for the store's lock. Held for renames and small writes only.
+    fn lock(&self) -> Result<StoreLock, StoreError> {
+        let failed = self.failed("locking it");
+        let file = File::create(self.root.join("lock")).map_err(&failed)?;
+        file.lock().map_err(failed)?;
+        Ok(StoreLock { _file: file })
+    }
+
+    fn names(&self) -> Result<Names, StoreError> {
+        Names::read(&self.root.join("names.json")).map_err(self.failed("reading names.json"))
+    }
+
+    fn write_names(&self, _lock: &StoreLock, names: &Names) -> Result<(), StoreError> {
+        names.write(&self.root.join("names.json"), &self.tmp()).map_err(self.failed("writing names.json"))
+    }
+
+    fn name(&self, lock: &StoreLock, id: Digest, digest: Digest, reference: &Reference) -> Result<(), StoreError> {
+        let mut names = self.names()?;
+        let named = Named { id, digest };
+        if names.names.insert(reference.canonical(), named) == Some(named) {
+            return Ok(());
+        }
+        self.write_names(lock, &names)
+    }
+
+    fn ids(&self) -> Result<Vec<Digest>, StoreError> {
+        let failed = self.failed("listing it");
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.root).map_err(&failed)? {
+            let name = entry.map_err(&failed)?.file_name();
+            ids.extend(name.to_str().and_then(Digest::from_hex));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn has(&self, id: Digest) -> bool {
+        self.dir(id).join("image.erofs").exists()
+    }
+
+    /// The image meant, and the canonical name if it was meant by name.
+    fn find(&self, names: &Names, name_or_id: &str) -> Result<(Digest, Option<String>), LookupError> {
+        let unknown = || LookupError::Unknown(name_or_id.to_owned());
+        let explicit = name_or_id.strip_prefix("sha256:");
+        if explicit.is_none()
+            && let Ok(reference) = name_or_id.parse::<Reference>()
+        {
+            let canonical = reference.canonical();
+            if let Some(named) = names.names.get(&canonical) {
+                return Ok((named.id, Some(canonical)));
+            }
+            // A digest names the manifest whatever tag it was fetched by.
+            let of_digest = |(name, named): (&String, &Named)| {
+                let known: Option<Reference> = name.parse().ok();
+                let same = known.is_some_and(|known| {
+                    (known.registry(), known.repository()) == (reference.registry(), reference.repository())
+                });
+                (same && Some(named.digest) == reference.digest()).then_some(named.id)
+            };
+            if let Some(id) = names.names.iter().find_map(of_digest) {
+                return Ok((id, None));
+            }
+        }
+        let prefix = explicit.unwrap_or(name_or_id);
+        if prefix.len() < PREFIX_MIN || prefix.len() > 64 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(unknown());
+        }
+        let prefix = prefix.to_ascii_lowercase();
+        let matching: Vec<Digest> = self.ids()?.into_iter().filter(|id| id.hex().starts_with(&prefix)).collect();
+        match matching.as_slice() {
+            [] => Err(unknown()),
+            [id] => Ok((*id, None)),
+            several => Err(LookupError::Ambiguous {
+                prefix: name_or_id.to_owned(),
+                ids: several.iter().map(|id| ImageId(*id).short()).collect(),
+            }),
+        }
+    }
+
+    fn image(&self, id: Digest, names: &Names) -> Result<Image, LookupError> {
+        Image::read(self.dir(id), ImageId(id), names.of(id))
+    }
+
+    fn staging(&self) -> Result<Staging, StoreError> {
+        let _lock = self.lock()?;
+        Staging::new_in(&self.tmp()).map_err(self.failed("making room for an image"))
+    }
+
+    /// Takes an image's directory out of the store in one step, then deletes it. One that is not
+    /// there needs nothing.
+    fn bury(&self, _lock: &StoreLock, id: Digest) -> Result<(), StoreError> {
+        let failed = self.failed("removing an image");
+        let grave = Staging::new_in(&self.tmp()).map_err(&failed)?;
+        match std::fs::rename(self.dir(id), grave.path().join("image")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a finished image in its place and gives it its names. When another process was faster,
+    /// its copy is as good as ours.
+    fn publish(&self, staging: Staging, id: Digest, digest: Digest, names: &[Reference]) -> Result<(), StoreError> {
+        let lock = self.lock()?;
+        if !self.has(id) {
+            // What is left of a damaged image of that id makes way.
+            self.bury(&lock, id)?;
+            staging.publish(&self.dir(id)).map_err(self.failed("putting an image in its place"))?;
+        }
+        names.iter().try_for_each(|reference| self.name(&lock, id, digest, reference))
+    }
+}
+
+/// Proof that the store's lock is held.
+#[derive(Debug)]
+struct StoreLock {
+    _file: File,
+}

@@ -1,0 +1,79 @@
+//! Debian's `docker-registry` on a free loopback port, and a pusher of a few requests.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::archive::{TestImage, digest, hex};
+
+pub struct Registry {
+    pub address: SocketAddr,
+    dir: tempfile::TempDir,
+    process: Child,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Registry {
+    pub async fn start() -> Self {
+        // The pusher's own need; the first one of the process stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = dir.path().join("config.yml");
+        let storage = dir.path().join("storage");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+            storage.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry runs: install docker-registry");
+        let registry = Self { address, dir, process };
+        for _ in 0..600 {
+            if TcpStream::connect(address).is_ok() {
+                return registry;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("docker-registry did not listen on {address}");
+    }
+
+    async fn blob(&self, repository: &str, bytes: &[u8]) {
+        let client = reqwest::Client::new();
+        let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
+        let begun = client.post(url).send().await.unwrap().error_for_status().unwrap();
+        let mut place: reqwest::Url = begun.headers()["location"].to_str().unwrap().parse().unwrap();
+        place.query_pairs_mut().append_pair("digest", &digest(bytes));
+        client.put(place).body(bytes.to_vec()).send().await.unwrap().error_for_status().unwrap();
+    }
+
+    pub async fn manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) {
+        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.address);
+        let put = reqwest::Client::new().put(url).header("Content-Type", media_type).body(bytes.to_vec());
+        put.send().await.unwrap().error_for_status().unwrap();
+    }
+
+    pub async fn push(&self, repository: &str, tag: &str, image: &TestImage) {
+        for blob in image.layers.iter().chain([&image.config]) {
+            self.blob(repository, blob).await;
+        }
+        self.manifest(repository, tag, "application/vnd.oci.image.manifest.v1+json", &image.manifest).await;
+    }
+
+    /// Where the registry keeps a blob.
+    pub fn stored(&self, blob: &[u8]) -> PathBuf {
+        let hex = hex(blob);
+        self.dir.path().join(format!("storage/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
+    }
+}

@@ -1,0 +1,279 @@
+//! The pod's block devices: one slot for each image, shared by the containers that use it.
+//!
+//! An image is plugged at its first use and unplugged at its last. The VMM offers the image read-only where that was
+//! asked for, so that a guest which is root everywhere cannot write to what other pods read.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use husk_vmm_control::{Device, SlotIndex};
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::Mutex;
+
+use crate::agent::{Agent, AgentError};
+use crate::vmm::{Vmm, VmmError};
+
+/// virtio-blk counts in sectors.
+const SECTOR: u64 = 512;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("cannot open the disk image {}: {source}", path.display())]
+    Open { path: PathBuf, source: std::io::Error },
+    #[error("the disk image {} is not a regular file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("the disk image {} has {bytes} bytes, which is not a positive multiple of 512; it is cut short or no disk image", path.display())]
+    Size { path: PathBuf, bytes: u64 },
+    #[error("the disk image {} is in use by another pod; a file system can be written by one machine at a time", path.display())]
+    InUse { path: PathBuf },
+    #[error("the disk image {} is attached read-only in this pod and cannot be written; remove its read-only user first", path.display())]
+    ReadOnly { path: PathBuf },
+    #[error("disk image {}: {source}", path.display())]
+    Vmm { path: PathBuf, source: VmmError },
+    #[error("disk image {}: {source}", path.display())]
+    Agent { path: PathBuf, source: AgentError },
+}
+
+/// What an image is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Many pods may read it at once.
+    ReadOnly,
+    /// This pod alone, for as long as it is plugged: a lock on the file says so to other pods.
+    Exclusive,
+}
+
+/// A right to use a slot. Give it back with [`Devices::release`]; dropping it leaves the device in.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Lease {
+    key: Key,
+    slot: SlotIndex,
+}
+
+impl Lease {
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot.0
+    }
+}
+
+/// A slot that is in use, for information.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotInfo {
+    pub slot: u32,
+    pub image: PathBuf,
+    /// The device's name in the guest, as the guest says.
+    pub name: String,
+    pub read_only: bool,
+    pub users: u32,
+}
+
+/// (device, inode): the same image under two paths is one image.
+type Key = (u64, u64);
+
+#[derive(Debug)]
+struct Entry {
+    slot: SlotIndex,
+    path: PathBuf,
+    name: String,
+    access: Access,
+    users: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Devices {
+    vmm: Arc<Vmm>,
+    agent: Agent,
+    /// Held while a device comes or goes: two containers that want one image wait for one plug.
+    table: Mutex<Table>,
+    shown: std::sync::Mutex<Vec<SlotInfo>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<Key, Entry>,
+    plugged: u64,
+}
+
+impl Devices {
+    pub(crate) fn new(vmm: Arc<Vmm>, agent: Agent) -> Self {
+        Self { vmm, agent, table: Mutex::default(), shown: std::sync::Mutex::default() }
+    }
+
+    /// Plugs the image, or shares the slot in which it already is.
+    pub(crate) async fn acquire(&self, path: &Path, access: Access) -> Result<Lease, DeviceError> {
+        let file = open(path, access)?;
+        let key = key_of(&file, path)?;
+        let mut table = self.table.lock().await;
+        if let Some(entry) = table.entries.get_mut(&key) {
+            if access == Access::Exclusive && entry.access == Access::ReadOnly {
+                return Err(DeviceError::ReadOnly { path: path.to_owned() });
+            }
+            entry.users = entry.users.saturating_add(1);
+            let slot = entry.slot;
+            self.show(&table);
+            return Ok(Lease { key, slot });
+        }
+        lock(&file, path, access)?;
+        table.plugged = table.plugged.wrapping_add(1);
+        let serial = format!("husk-{}", table.plugged % 1_000_000_000_000);
+        let (slot, name) = self.plug(&file, path, access, serial).await?;
+        tracing::debug!(slot = slot.0, image = %path.display(), name, "device plugged");
+        let entry = Entry { slot, path: path.to_owned(), name, access, users: 1 };
+        table.entries.insert(key, entry);
+        self.show(&table);
+        Ok(Lease { key, slot })
+    }
+
+    async fn plug(
+        &self,
+        file: &File,
+        path: &Path,
+        access: Access,
+        serial: String,
+    ) -> Result<(SlotIndex, String), DeviceError> {
+        let device = Device::Blk { read_only: access == Access::ReadOnly, serial };
+        let vmm = |source| DeviceError::Vmm { path: path.to_owned(), source };
+        let slot = self.vmm.plug(device, file.as_fd()).await.map_err(vmm)?;
+        match self.agent.plug_device(slot.0).await {
+            Ok(name) => Ok((slot, name)),
+            Err(source) => {
+                // The guest did not take it; torn away so that the slot is free again.
+                if let Err(error) = self.vmm.unplug(slot, true).await {
+                    tracing::warn!(slot = slot.0, %error, "slot not emptied");
+                }
+                Err(DeviceError::Agent { path: path.to_owned(), source })
+            }
+        }
+    }
+
+    /// Gives a lease back; the last one unplugs. Cannot fail: a guest that holds on has the device torn away.
+    pub(crate) async fn release(&self, lease: Lease) {
+        let mut table = self.table.lock().await;
+        let Some(entry) = table.entries.get_mut(&lease.key) else { return };
+        entry.users = entry.users.saturating_sub(1);
+        if entry.users > 0 {
+            self.show(&table);
+            return;
+        }
+        let Some(entry) = table.entries.remove(&lease.key) else { return };
+        self.show(&table);
+        self.unplug(&entry).await;
+    }
+
+    async fn unplug(&self, entry: &Entry) {
+        let slot = entry.slot;
+        let refused = match self.agent.unplug_device(slot.0).await {
+            Ok(()) => false,
+            Err(AgentError::Ended(_)) => return,
+            Err(error) => {
+                tracing::warn!(slot = slot.0, image = %entry.path.display(), %error, "guest does not let go of a device");
+                true
+            }
+        };
+        let result = match self.vmm.unplug(slot, refused).await {
+            Err(VmmError::Refused { .. }) => self.vmm.unplug(slot, true).await,
+            result => result,
+        };
+        match result {
+            Ok(()) => tracing::debug!(slot = slot.0, image = %entry.path.display(), "device unplugged"),
+            Err(VmmError::Ended(_)) => {}
+            Err(error) => tracing::warn!(slot = slot.0, %error, "slot not emptied"),
+        }
+    }
+
+    /// Slots in use; does not wait for a plug that is under way.
+    pub(crate) fn list(&self) -> Vec<SlotInfo> {
+        self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn show(&self, table: &Table) {
+        let mut list: Vec<SlotInfo> = table
+            .entries
+            .values()
+            .map(|entry| SlotInfo {
+                slot: entry.slot.0,
+                image: entry.path.clone(),
+                name: entry.name.clone(),
+                read_only: entry.access == Access::ReadOnly,
+                users: entry.users,
+            })
+            .collect();
+        list.sort_by_key(|info| info.slot);
+        *self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = list;
+    }
+}
+
+fn open(path: &Path, access: Access) -> Result<File, DeviceError> {
+    OpenOptions::new()
+        .read(true)
+        .write(access == Access::Exclusive)
+        .open(path)
+        .map_err(|source| DeviceError::Open { path: path.to_owned(), source })
+}
+
+/// Block devices of the host are not taken (CVE-2026-24054 of a peer: a host disk plugged in by mistake).
+fn key_of(file: &File, path: &Path) -> Result<Key, DeviceError> {
+    let metadata = file.metadata().map_err(|source| DeviceError::Open { path: path.to_owned(), source })?;
+    if !metadata.is_file() || metadata.file_type().is_block_device() {
+        return Err(DeviceError::NotAFile { path: path.to_owned() });
+    }
+    let bytes = metadata.len();
+    if bytes == 0 || !bytes.is_multiple_of(SECTOR) {
+        return Err(DeviceError::Size { path: path.to_owned(), bytes });
+    }
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The lock belongs to the open file that the VMM gets, so it lasts as long as the VMM has it.
+fn lock(file: &File, path: &Path, access: Access) -> Result<(), DeviceError> {
+    let operation = match access {
+        Access::ReadOnly => FlockOperation::NonBlockingLockShared,
+        Access::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    match rustix::io::retry_on_intr(|| flock(file, operation)) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DeviceError::InUse { path: path.to_owned() }),
+        Err(error) => Err(DeviceError::Open { path: path.to_owned(), source: error.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_regular_files_are_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |path: &Path| open(path, Access::ReadOnly).and_then(|file| key_of(&file, path));
+        assert!(matches!(check(&dir.path().join("none")), Err(DeviceError::Open { .. })));
+        assert!(matches!(check(Path::new("/dev/null")), Err(DeviceError::NotAFile { .. })));
+        assert!(matches!(check(dir.path()), Err(DeviceError::NotAFile { .. })));
+        for (bytes, good) in [(0, false), (511, false), (4096, true)] {
+            let path = dir.path().join(bytes.to_string());
+            File::create(&path).unwrap().set_len(bytes).unwrap();
+            assert_eq!(check(&path).is_ok(), good, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn one_writer_or_many_readers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        File::create(&path).unwrap().set_len(4096).unwrap();
+        let take = |access| {
+            let file = open(&path, access).unwrap();
+            lock(&file, &path, access).map(|()| file)
+        };
+        let reader = take(Access::ReadOnly).unwrap();
+        let second = take(Access::ReadOnly).unwrap();
+        assert!(matches!(take(Access::Exclusive), Err(DeviceError::InUse { .. })));
+        drop((reader, second));
+        let _writer = take(Access::Exclusive).unwrap();
+        assert!(matches!(take(Access::ReadOnly), Err(DeviceError::InUse { .. })));
+    }
+}

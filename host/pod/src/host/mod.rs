@@ -1,0 +1,15 @@
+//! What a pod has on the host beside its VMM process: directories, a cgroup, a scratch disk.
+//!
+//! Everything here can be derived from the pod's namespace and id, so that it can be removed by a process that never
+//! saw the pod ([`teardown`]), any number of times.
+
+pub(crate) mod cgroup;
+pub(crate) mod dirs;
+pub(crate) mod scratch;
+pub(crate) mod teardown;
+mod template;
+
+pub use cgroup::{CgroupError, Placement};
+pub use dirs::DirError;
+pub use scratch::ScratchError;
+pub use teardown::{TeardownError, teardown};

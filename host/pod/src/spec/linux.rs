@@ -1,0 +1,96 @@
+//! What a spec may not ask for at all, whoever it is for.
+
+use oci_spec::runtime::{Linux, Spec};
+
+use super::{SpecError, refuse_members, refuse_some, refuse_text};
+
+/// Refuses what neither a sandbox nor a container can have.
+pub(crate) fn refuse(spec: &Spec) -> Result<(), SpecError> {
+    refuse_text("domainname", spec.domainname().as_ref(), "the guest has no NIS domain name")?;
+    refuse_some("solaris", spec.solaris().as_ref(), "the guest is Linux")?;
+    refuse_some("windows", spec.windows().as_ref(), "the guest is Linux")?;
+    refuse_some("zos", spec.zos().as_ref(), "the guest is Linux")?;
+    refuse_some(
+        "vm",
+        spec.vm().as_ref(),
+        "the VM's kernel and parameters are the installation's, not the container's",
+    )?;
+    hooks(spec)?;
+    match spec.linux() {
+        Some(linux) => refuse_linux(linux),
+        None => Ok(()),
+    }
+}
+
+fn hooks(spec: &Spec) -> Result<(), SpecError> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    for (field, list) in [
+        ("hooks.createRuntime", hooks.create_runtime()),
+        ("hooks.createContainer", hooks.create_container()),
+        ("hooks.startContainer", hooks.start_container()),
+        ("hooks.poststart", hooks.poststart()),
+        ("hooks.poststop", hooks.poststop()),
+        ("hooks.prestart", hooks.prestart()),
+    ] {
+        refuse_members(field, list.as_ref(), "programs of the node cannot act on a container inside a VM")?;
+    }
+    Ok(())
+}
+
+fn refuse_linux(linux: &Linux) -> Result<(), SpecError> {
+    const LATER: &str = "user namespaces are not made in the guest yet";
+    refuse_members("linux.uidMappings", linux.uid_mappings().as_ref(), LATER)?;
+    refuse_members("linux.gidMappings", linux.gid_mappings().as_ref(), LATER)?;
+    refuse_some(
+        "linux.seccomp",
+        linux.seccomp().as_ref(),
+        "system call filters are not loaded in the guest yet; set the profile to unconfined",
+    )?;
+    refuse_text("linux.mountLabel", linux.mount_label().as_ref(), "the guest kernel has no SELinux")?;
+    refuse_some("linux.intelRdt", linux.intel_rdt().as_ref(), "the VM has no cache allocation of its own")?;
+    refuse_some("linux.memoryPolicy", linux.memory_policy().as_ref(), "the guest has one memory node")?;
+    refuse_some("linux.personality", linux.personality().as_ref(), "execution domains are not set in the guest")?;
+    refuse_members("linux.timeOffsets", linux.time_offsets().as_ref(), "the guest has one clock")?;
+    refuse_members("linux.netDevices", linux.net_devices().as_ref(), "devices of the node do not exist in the VM")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::spec::testing;
+
+    #[test]
+    fn every_refusal_names_its_field() {
+        for (pointer, value, field) in [
+            ("/domainname", json!("nis.example"), "domainname"),
+            ("/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks.poststop"),
+            ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart"),
+            ("/vm", json!({"kernel": {"path": "/evil"}}), "vm"),
+            ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ERRNO"}), "linux.seccomp"),
+            ("/linux/mountLabel", json!("system_u"), "linux.mountLabel"),
+            ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
+            ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),
+            ("/linux/uidMappings", json!([{"hostID": 1, "containerID": 0, "size": 1}]), "linux.uidMappings"),
+            ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets"),
+            ("/linux/netDevices", json!({"eth9": {"name": "eth0"}}), "linux.netDevices"),
+        ] {
+            let error = refuse(&testing::with(pointer, value)).unwrap_err();
+            assert!(matches!(&error, SpecError::Unsupported { .. }), "{error}");
+            assert_eq!(error.field(), field);
+        }
+    }
+
+    #[test]
+    fn empty_values_mean_nothing() {
+        for (pointer, value) in [
+            ("/hooks", json!({"poststop": []})),
+            ("/domainname", json!("")),
+            ("/linux/uidMappings", json!([])),
+            ("/linux/mountLabel", json!("")),
+        ] {
+            refuse(&testing::with(pointer, value)).unwrap();
+        }
+    }
+}

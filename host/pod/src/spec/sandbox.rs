@@ -1,0 +1,289 @@
+//! The pod's own spec: its VM's size, its identity, its limits.
+//!
+//! The agent itself plays the infra container, so the sandbox spec's process, root and mounts describe nothing that
+//! exists; they are not read.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use husk_agent_api::v1;
+use oci_spec::runtime::Spec;
+
+use super::{SpecError, linux, namespaces, refuse_some, resources};
+
+/// Guest memory of a pod whose containers have no memory limit, in bytes.
+const DEFAULT_MEMORY: u64 = 512 * MIB;
+/// Memory beside the containers': guest kernel, agent, page tables and the kernel's own slabs, in bytes. What a
+/// RuntimeClass' `overhead` has to state, together with the VMM's own.
+pub const GUEST_OVERHEAD: u64 = 128 * MIB;
+const MIB: u64 = 1024 * 1024;
+/// Limits of the VMM's `Boot` message.
+const MIN_MEMORY_MIB: u64 = 64;
+const MAX_MEMORY_MIB: u64 = 1024 * 1024;
+const MAX_VCPUS: u64 = 64;
+const DEFAULT_VCPUS: u64 = 2;
+const DEFAULT_PERIOD: u64 = 100_000;
+/// The kernel's __NEW_UTS_LEN.
+const MAX_HOSTNAME: usize = 64;
+
+const MEMORY_ANNOTATION: &str = "io.kubernetes.cri.sandbox-memory";
+const QUOTA_ANNOTATION: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+const PERIOD_ANNOTATION: &str = "io.kubernetes.cri.sandbox-cpu-period";
+const SHARE_PIDS_ANNOTATION: &str = "dev.husk.share-process-namespace";
+const RESOLV_CONF_ANNOTATION: &str = "dev.husk.resolv-conf";
+const HOSTS_ANNOTATION: &str = "dev.husk.hosts";
+/// Most of such a file, in bytes.
+const MAX_FILE: usize = 64 * 1024;
+
+/// The shape of a pod's VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmSize {
+    pub memory_mib: u64,
+    pub vcpus: u8,
+}
+
+/// What the sandbox asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct SandboxPlan {
+    pub(crate) size: VmSize,
+    pub(crate) hostname: String,
+    pub(crate) sysctls: HashMap<String, String>,
+    pub(crate) resources: v1::Resources,
+    pub(crate) share_pids: bool,
+    /// The network namespace of the host that holds the pod's interfaces; none: only its own loopback.
+    pub(crate) netns: Option<PathBuf>,
+    /// The pod's resolv.conf.
+    pub(crate) resolv_conf: String,
+    /// Further lines of the pod's hosts file.
+    pub(crate) hosts: String,
+}
+
+/// Reads a sandbox's spec, or that of a pod's only container when `single_container`.
+pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: u64) -> Result<SandboxPlan, SpecError> {
+    linux::refuse(spec)?;
+    let spec_linux = spec.linux().as_ref();
+    if let Some(linux) = spec_linux {
+        namespaces::check_sandbox(linux.namespaces().as_deref().unwrap_or_default())?;
+    }
+    let netns =
+        spec_linux.and_then(|linux| namespaces::network_path(linux.namespaces().as_deref().unwrap_or_default()));
+    let limits = spec_linux.and_then(|linux| linux.resources().as_ref());
+    let limits = limits.map(resources::resources).transpose()?.unwrap_or_default();
+    let annotations = spec.annotations().as_ref();
+    let annotation = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
+    let share_pids = flag(SHARE_PIDS_ANNOTATION, annotation(SHARE_PIDS_ANNOTATION))?;
+    if single_container {
+        refuse_some("annotations", share_pids.then_some(&()), "a pod of one container has nobody to share with")?;
+    }
+    Ok(SandboxPlan {
+        size: size(&annotation, &limits, host_cpus)?,
+        hostname: hostname(spec.hostname().as_deref(), id)?,
+        sysctls: sysctls(spec_linux.and_then(|linux| linux.sysctl().as_ref()))?,
+        // The only container's limits are set on its own cgroup.
+        resources: if single_container { v1::Resources::default() } else { limits },
+        share_pids,
+        netns,
+        resolv_conf: file(RESOLV_CONF_ANNOTATION, annotation(RESOLV_CONF_ANNOTATION))?,
+        hosts: file(HOSTS_ANNOTATION, annotation(HOSTS_ANNOTATION))?,
+    })
+}
+
+fn size<'a>(
+    annotation: &impl Fn(&str) -> Option<&'a str>,
+    limits: &v1::Resources,
+    host_cpus: u64,
+) -> Result<VmSize, SpecError> {
+    // The sandbox's own limit is the pod's; a container's, where it is the only one.
+    let own_memory = limits.memory_max.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+    let memory = match number(MEMORY_ANNOTATION, annotation(MEMORY_ANNOTATION))? {
+        0 if own_memory > 0 => own_memory,
+        0 => DEFAULT_MEMORY,
+        bytes => bytes.max(own_memory),
+    };
+    let memory_mib = memory.saturating_add(GUEST_OVERHEAD).div_ceil(MIB);
+    if memory_mib > MAX_MEMORY_MIB {
+        let why = "a VM has at most 1 TiB; lower the containers' memory limits";
+        return Err(SpecError::invalid(format!("annotations[{MEMORY_ANNOTATION}]"), memory.to_string(), why));
+    }
+    let quota = match annotation(QUOTA_ANNOTATION) {
+        Some(text) if text.starts_with('-') => 0,
+        text => number(QUOTA_ANNOTATION, text)?,
+    };
+    let quota =
+        if quota == 0 { limits.cpu_quota_us.and_then(|quota| u64::try_from(quota).ok()).unwrap_or(0) } else { quota };
+    let period = match number(PERIOD_ANNOTATION, annotation(PERIOD_ANNOTATION))? {
+        0 => limits.cpu_period_us.unwrap_or(DEFAULT_PERIOD).max(1),
+        period => period,
+    };
+    let wanted = if quota == 0 { DEFAULT_VCPUS } else { quota.div_ceil(period) };
+    let vcpus = wanted.clamp(1, host_cpus.clamp(1, MAX_VCPUS));
+    Ok(VmSize { memory_mib: memory_mib.max(MIN_MEMORY_MIB), vcpus: u8::try_from(vcpus).unwrap_or(1) })
+}
+
+/// 0 when absent or empty.
+fn number(name: &str, text: Option<&str>) -> Result<u64, SpecError> {
+    match text {
+        None | Some("") => Ok(0),
+        Some(text) => text.parse().map_err(|_| {
+            SpecError::invalid(format!("annotations[{name}]"), text, "it is a number that is not negative")
+        }),
+    }
+}
+
+/// The content of one of the pod's files.
+fn file(name: &str, text: Option<&str>) -> Result<String, SpecError> {
+    let text = text.unwrap_or_default();
+    if text.len() > MAX_FILE || text.contains('\0') {
+        let shown = format!("({} bytes)", text.len());
+        return Err(SpecError::invalid(
+            format!("annotations[{name}]"),
+            shown,
+            "at most 64 KiB of text without NUL bytes",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn flag(name: &str, text: Option<&str>) -> Result<bool, SpecError> {
+    match text {
+        None | Some("" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(SpecError::invalid(format!("annotations[{name}]"), other, "it is true or false")),
+    }
+}
+
+/// The pod's name for itself: the spec's, or the beginning of its id.
+fn hostname(wanted: Option<&str>, id: &str) -> Result<String, SpecError> {
+    let name = match wanted {
+        None | Some("") => id.get(..id.len().min(MAX_HOSTNAME)).unwrap_or(id),
+        Some(name) => name,
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if name.is_empty() || name.len() > MAX_HOSTNAME || !name.bytes().all(allowed) {
+        return Err(SpecError::invalid("hostname", name, "1 to 64 letters, digits, hyphens, dots and underscores"));
+    }
+    Ok(name.to_owned())
+}
+
+/// The whole guest is the pod's, so any parameter may be set; the guest's kernel knows which exist.
+fn sysctls(wanted: Option<&HashMap<String, String>>) -> Result<HashMap<String, String>, SpecError> {
+    for (name, value) in wanted.into_iter().flatten() {
+        let field = format!("linux.sysctl[{}]", super::shown(name));
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'/');
+        if !name.bytes().all(allowed) || name.split(['.', '/']).any(str::is_empty) || name.len() > 255 {
+            return Err(SpecError::invalid(field, value, "a name looks like net.ipv4.ip_forward"));
+        }
+        if value.len() > 4095 || value.contains(['\0', '\n']) {
+            return Err(SpecError::invalid(field, value, "a value has at most 4095 bytes on one line"));
+        }
+    }
+    Ok(wanted.cloned().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::spec::testing;
+
+    fn with(pointer: &str, value: Value) -> Result<SandboxPlan, SpecError> {
+        sandbox(&testing::with(pointer, value), "pod1", false, 8)
+    }
+
+    fn annotated(annotations: Value) -> Result<VmSize, SpecError> {
+        with("/annotations", annotations).map(|plan| plan.size)
+    }
+
+    #[test]
+    fn a_pod_without_limits_gets_the_default_size() {
+        assert_eq!(annotated(json!({})).unwrap(), VmSize { memory_mib: 640, vcpus: 2 });
+    }
+
+    #[test]
+    fn the_sum_of_limits_plus_overhead_is_the_size() {
+        let size = annotated(json!({
+            MEMORY_ANNOTATION: (384 * MIB).to_string(), QUOTA_ANNOTATION: "250000", PERIOD_ANNOTATION: "100000",
+        }));
+        assert_eq!(size.unwrap(), VmSize { memory_mib: 512, vcpus: 3 });
+    }
+
+    #[test]
+    fn a_small_limit_still_boots() {
+        assert_eq!(annotated(json!({MEMORY_ANNOTATION: "1"})).unwrap().memory_mib, 129);
+    }
+
+    #[test]
+    fn vcpus_stay_within_the_nodes() {
+        assert_eq!(annotated(json!({QUOTA_ANNOTATION: "10000000"})).unwrap().vcpus, 8);
+        assert_eq!(annotated(json!({QUOTA_ANNOTATION: "1"})).unwrap().vcpus, 1);
+        assert_eq!(annotated(json!({QUOTA_ANNOTATION: "-1"})).unwrap().vcpus, 2);
+        assert_eq!(sandbox(&testing::with("/annotations", json!({})), "p", false, 1).unwrap().size.vcpus, 1);
+    }
+
+    #[test]
+    fn the_only_containers_limit_sizes_its_vm() {
+        let spec =
+            testing::with("/linux/resources", json!({"memory": {"limit": 268_435_456}, "cpu": {"quota": 300_000}}));
+        let plan = sandbox(&spec, "c1", true, 8).unwrap();
+        assert_eq!(plan.size, VmSize { memory_mib: 384, vcpus: 3 });
+        assert_eq!(plan.resources, v1::Resources::default());
+    }
+
+    #[test]
+    fn senseless_annotations_are_refused() {
+        for (name, value) in [
+            (MEMORY_ANNOTATION, "-5"),
+            (MEMORY_ANNOTATION, "lots"),
+            (SHARE_PIDS_ANNOTATION, "yes"),
+            (PERIOD_ANNOTATION, "x"),
+        ] {
+            assert_eq!(annotated(json!({name: value})).unwrap_err().field(), format!("annotations[{name}]"));
+        }
+        assert!(annotated(json!({MEMORY_ANNOTATION: u64::MAX.to_string()})).is_err());
+    }
+
+    #[test]
+    fn a_hostname_comes_from_the_spec_or_the_id() {
+        assert_eq!(with("/hostname", json!("web-0")).unwrap().hostname, "web-0");
+        assert_eq!(with("/annotations", json!({})).unwrap().hostname, "pod1");
+        let long = sandbox(&testing::with("/annotations", json!({})), &"a".repeat(76), false, 1).unwrap();
+        assert_eq!(long.hostname.len(), 64);
+        assert!(with("/hostname", json!("a b")).is_err());
+        assert!(with("/hostname", json!("a".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn process_namespaces_are_shared_on_request() {
+        assert!(with("/annotations", json!({SHARE_PIDS_ANNOTATION: "true"})).unwrap().share_pids);
+        assert!(!with("/annotations", json!({SHARE_PIDS_ANNOTATION: "false"})).unwrap().share_pids);
+    }
+
+    #[test]
+    fn kernel_parameters_are_checked() {
+        let plan = with("/linux/sysctl", json!({"net.ipv4.ip_unprivileged_port_start": "0"})).unwrap();
+        assert_eq!(plan.sysctls.len(), 1);
+        for bad in ["../x", "net..x", "", "a b", "/net"] {
+            assert!(with("/linux/sysctl", json!({bad: "1"})).is_err(), "{bad}");
+        }
+        assert!(with("/linux/sysctl", json!({"kernel.x": "1\n2"})).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_size_is_one_that_the_vmm_accepts(
+            memory in any::<u64>(), quota in any::<i64>(), period in any::<u64>(), cpus in any::<u64>(),
+        ) {
+            let spec = testing::with("/annotations", json!({
+                MEMORY_ANNOTATION: memory.to_string(),
+                QUOTA_ANNOTATION: quota.to_string(),
+                PERIOD_ANNOTATION: period.to_string(),
+            }));
+            if let Ok(plan) = sandbox(&spec, "p", false, cpus) {
+                prop_assert!((MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&plan.size.memory_mib));
+                prop_assert!((1..=64).contains(&plan.size.vcpus));
+            }
+        }
+    }
+}
