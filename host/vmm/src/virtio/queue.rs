@@ -3,9 +3,12 @@
 //! The split is deliberate. What the driver writes into registers after DRIVER_OK can never reach an [`ActiveQueue`],
 //! which has no setter: Firecracker's CVE-2026-5747 was a queue size changed after activation.
 
+use std::num::Wrapping;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::buffer::{Buffers, ChainError};
@@ -35,7 +38,16 @@ pub enum QueueError {
     OutsideMemory { index: usize },
     #[error("its rings are inconsistent: {0}")]
     Ring(virtio_queue::Error),
+    #[error("its rings are out of reach: {0}")]
+    Memory(#[from] GuestMemoryError),
 }
+
+/// The driver wants no interrupts (section 2.7.7; without `EVENT_IDX`).
+const AVAIL_NO_INTERRUPT: u16 = 1;
+/// The rings' entries begin after flags and index.
+const RING_HEADER: u64 = 4;
+const AVAIL_ENTRY: u64 = 2;
+const USED_ENTRY: u64 = 8;
 
 /// A chain taken from the available ring. It must be given back with [`ActiveQueue::push_used`].
 #[derive(Debug)]
@@ -53,6 +65,8 @@ pub struct ActiveQueue {
     /// Written by KVM when the driver notifies this queue.
     kick: Arc<EventFd>,
     used_since_notify: bool,
+    /// Where the used ring stood when the driver was last told of it.
+    notified: Wrapping<u16>,
 }
 
 impl ActiveQueue {
@@ -73,15 +87,15 @@ impl ActiveQueue {
         let bad_size = |_| QueueError::Size { index, size: config.size, max };
         let mut queue = Queue::new(max).map_err(bad_size)?;
         queue.try_set_size(config.size).map_err(bad_size)?;
-        queue.try_set_desc_table_address(vm_memory::GuestAddress(config.descriptors)).map_err(misplaced)?;
-        queue.try_set_avail_ring_address(vm_memory::GuestAddress(config.driver)).map_err(misplaced)?;
-        queue.try_set_used_ring_address(vm_memory::GuestAddress(config.device)).map_err(misplaced)?;
+        queue.try_set_desc_table_address(GuestAddress(config.descriptors)).map_err(misplaced)?;
+        queue.try_set_avail_ring_address(GuestAddress(config.driver)).map_err(misplaced)?;
+        queue.try_set_used_ring_address(GuestAddress(config.device)).map_err(misplaced)?;
         queue.set_event_idx(event_idx);
         queue.set_ready(true);
         if config.driver == 0 || !queue.is_valid(memory.as_ref()) {
             return Err(QueueError::OutsideMemory { index });
         }
-        Ok(Self { queue, memory: Arc::clone(memory), interrupt, kick, used_since_notify: false })
+        Ok(Self { queue, memory: Arc::clone(memory), interrupt, kick, used_since_notify: false, notified: Wrapping(0) })
     }
 
     #[must_use]
@@ -125,14 +139,48 @@ impl ActiveQueue {
         Ok(())
     }
 
+    /// Gives several chains back at once: the driver sees none of them before all are there.
+    pub fn push_used_together(&mut self, chains: &[(u16, usize)]) -> Result<(), QueueError> {
+        let Some((&(head, written), earlier)) = chains.split_last() else { return Ok(()) };
+        let size = u64::from(self.queue.size());
+        let mut next = Wrapping(self.queue.next_used());
+        for &(head, written) in earlier {
+            let entry = RING_HEADER + u64::from(next.0) % size * USED_ENTRY;
+            let mut bytes = [0; 8];
+            bytes[..4].copy_from_slice(&u32::from(head).to_le_bytes());
+            bytes[4..].copy_from_slice(&u32::try_from(written).unwrap_or(u32::MAX).to_le_bytes());
+            self.memory.write_slice(&bytes, within(self.queue.used_ring(), entry)?)?;
+            next += 1;
+        }
+        self.queue.set_next_used(next.0);
+        // The index that the last one stores, with release order, is what the driver reads.
+        self.push_used(head, written)
+    }
+
     /// Interrupts the driver when chains were given back and it wants to know.
     pub fn notify(&mut self) -> Result<(), QueueError> {
-        if std::mem::take(&mut self.used_since_notify)
-            && self.queue.needs_notification(self.memory.as_ref()).map_err(QueueError::Ring)?
-        {
+        if std::mem::take(&mut self.used_since_notify) && self.driver_wants_interrupt()? {
             self.interrupt.used_ring();
         }
         Ok(())
+    }
+
+    /// Section 2.7.7.2. Not `Queue::needs_notification`: that one is blind to chains which were given back together,
+    /// and to the flag.
+    fn driver_wants_interrupt(&mut self) -> Result<bool, QueueError> {
+        // The used index must be visible before the driver's wish is read.
+        fence(Ordering::SeqCst);
+        let used = Wrapping(self.queue.next_used());
+        let before = std::mem::replace(&mut self.notified, used);
+        let avail = self.queue.avail_ring();
+        let wish = |offset| -> Result<u16, QueueError> {
+            Ok(u16::from_le(self.memory.load(within(avail, offset)?, Ordering::Acquire)?))
+        };
+        if !self.queue.event_idx_enabled() {
+            return Ok(wish(0)? & AVAIL_NO_INTERRUPT == 0);
+        }
+        let event = Wrapping(wish(RING_HEADER + u64::from(self.queue.size()) * AVAIL_ENTRY)?);
+        Ok(used - event - Wrapping(1) < used - before)
     }
 
     /// Asks the driver for kicks; true when chains have become available meanwhile.
@@ -144,4 +192,9 @@ impl ActiveQueue {
     pub fn disable_kicks(&mut self) -> Result<(), QueueError> {
         self.queue.disable_notification(self.memory.as_ref()).map_err(QueueError::Ring)
     }
+}
+
+fn within(ring: u64, offset: u64) -> Result<GuestAddress, QueueError> {
+    let address = ring.checked_add(offset).map(GuestAddress);
+    address.ok_or(QueueError::Memory(GuestMemoryError::InvalidGuestAddress(GuestAddress(ring))))
 }

@@ -61,6 +61,10 @@ pub(super) struct Running<'a> {
     /// There may be more to do at once.
     tap_pending: bool,
     tx_pending: bool,
+    /// The tap takes no frame for now.
+    tx_blocked: bool,
+    /// The tap's interface was removed: what is sent is lost, and nothing comes any more.
+    gone: bool,
 }
 
 /// What became of a frame.
@@ -69,6 +73,8 @@ enum Delivery {
     Done,
     /// There are too few chains.
     Starved,
+    /// The guest offers chains that hold nothing, without end perhaps: others are looked at first.
+    Later,
 }
 
 impl<'a> Running<'a> {
@@ -86,6 +92,8 @@ impl<'a> Running<'a> {
             // Also at the start: the driver may have kicked before DRIVER_OK took effect.
             tap_pending: true,
             tx_pending: true,
+            tx_blocked: false,
+            gone: false,
         }
     }
 
@@ -108,27 +116,36 @@ impl<'a> Running<'a> {
         let busy = self.tx_pending || (self.tap_pending && !self.starved);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // While the guest has no room, the tap's queue holds what comes, and drops what is too much.
-        let tap_flags = if self.starved { PollFlags::empty() } else { PollFlags::IN };
+        let mut tap_flags = PollFlags::empty();
+        tap_flags.set(PollFlags::IN, !self.starved);
+        tap_flags.set(PollFlags::OUT, self.tx_blocked);
         let mut fds = [
             PollFd::from_borrowed_fd(descriptor(stop), PollFlags::IN),
             PollFd::from_borrowed_fd(descriptor(self.tx.kick()), PollFlags::IN),
             PollFd::from_borrowed_fd(descriptor(self.rx.kick()), PollFlags::IN),
             PollFd::new(self.tap, tap_flags),
         ];
-        rustix::io::retry_on_intr(|| poll(&mut fds, busy.then_some(&now)))?;
-        let [stopped, tx, rx, tap] = fds.map(|fd| !fd.revents().is_empty());
-        if tx {
+        // The error of a tap without an interface is reported whether asked for or not.
+        let count = if self.gone { 3 } else { 4 };
+        let watched = fds.get_mut(..count).unwrap_or_default();
+        rustix::io::retry_on_intr(|| poll(watched, busy.then_some(&now)))?;
+        let [stopped, tx, rx, tap] = fds.map(|fd| fd.revents());
+        if !tx.is_empty() {
             let _ = self.tx.kick().read();
-            self.tx_pending = true;
+            self.tx_pending = !self.tx_blocked;
         }
-        if rx {
+        if !rx.is_empty() {
             let _ = self.rx.kick().read();
             self.starved = false;
             self.tap_pending = true;
         }
-        // A tap that was taken down stays readable with an error; `receive` finds nothing then.
-        self.tap_pending |= tap;
-        Ok(stopped)
+        self.gone |= tap.contains(PollFlags::ERR);
+        self.tap_pending |= tap.contains(PollFlags::IN);
+        if self.tx_blocked && (self.gone || tap.contains(PollFlags::OUT)) {
+            self.tx_blocked = false;
+            self.tx_pending = true;
+        }
+        Ok(!stopped.is_empty())
     }
 
     /// Sends what the guest has for us.
@@ -143,8 +160,14 @@ impl<'a> Running<'a> {
             if let Ok(buffers) = &chain.buffers
                 && (HEADER_LEN..=FRAME_MAX).contains(&buffers.readable.len())
             {
-                // A header that the kernel refuses (EINVAL), a queue that is full: the frame is lost.
-                let _ = self.tap.send(buffers.readable.slices());
+                let sent = self.tap.send(buffers.readable.slices());
+                if sent.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) && !self.gone {
+                    self.tx.undo_pop();
+                    self.tx_pending = false;
+                    self.tx_blocked = true;
+                    break;
+                }
+                // With a header that the kernel refuses (EINVAL), or an interface that is down, the frame is lost.
             }
             self.tx.push_used(chain.head, 0)?;
         }
@@ -164,17 +187,20 @@ impl<'a> Running<'a> {
                     Err(error) => {
                         // EFAULT: a frame that was too long is gone, and the next one is due.
                         self.tap_pending = error.raw_os_error() == Some(libc::EFAULT);
-                        if !self.tap_pending && error.kind() != ErrorKind::WouldBlock {
-                            // Its interface is down or gone; only the end of the session changes that.
-                            self.starved = true;
-                        }
+                        self.gone |= error.raw_os_error() == Some(libc::EBADFD);
                         break;
                     }
                 }
             }
-            if self.deliver()? == Delivery::Starved && !self.rx.enable_kicks()? {
-                self.starved = true;
-                break;
+            match self.deliver()? {
+                Delivery::Done => {}
+                Delivery::Later => break,
+                Delivery::Starved => {
+                    if !self.rx.enable_kicks()? {
+                        self.starved = true;
+                        break;
+                    }
+                }
             }
         }
         self.rx.notify()?;
@@ -186,6 +212,7 @@ impl<'a> Running<'a> {
         let length = self.waiting;
         let most = if self.mergeable { usize::from(self.rx.size()) } else { 1 };
         let mut room: usize = self.claimed.iter().map(|(_, buffer)| buffer.len()).sum();
+        let mut useless = 0;
         while room < length && self.claimed.len() < most {
             let Some(chain) = self.rx.pop(self.memory)? else { return Ok(Delivery::Starved) };
             match chain.buffers {
@@ -194,7 +221,13 @@ impl<'a> Running<'a> {
                     self.claimed.push_back((chain.head, buffers.writable));
                 }
                 // Nothing fits in there.
-                _ => self.rx.push_used(chain.head, 0)?,
+                _ => {
+                    self.rx.push_used(chain.head, 0)?;
+                    useless += 1;
+                    if useless == BATCH {
+                        return Ok(Delivery::Later);
+                    }
+                }
             }
         }
         self.waiting = 0;
@@ -218,11 +251,13 @@ impl<'a> Running<'a> {
             field.copy_from_slice(&number);
         }
         let mut rest = self.frame.get(..length).unwrap_or_default();
+        let mut filled = Vec::with_capacity(count);
         for (head, buffer) in self.claimed.drain(..count) {
             let copied = buffer.copy_from(rest);
             rest = rest.get(copied..).unwrap_or_default();
-            self.rx.push_used(head, copied)?;
+            filled.push((head, copied));
         }
-        Ok(())
+        // A driver that sees the first one takes all that `num_buffers` says.
+        Ok(self.rx.push_used_together(&filled)?)
     }
 }
