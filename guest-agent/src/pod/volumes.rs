@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use husk_agent_api::v1::{BlockVolume, SharedTree, create_volume_request::Source};
+use husk_agent_api::v1::{BlockVolume, ScratchDirectory, SharedTree, create_volume_request::Source};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 
+use super::quota;
 use super::slots::{Slots, blocking, sync, unmount};
+use super::trim::{Trimming, keep_trimmed};
 use crate::error::{Context, Error, Result};
 use crate::fs::mount::{Detached, clone_at};
 use crate::fs::remove::remove_tree;
@@ -25,6 +27,8 @@ pub struct Volumes {
     table: Mutex<Table>,
     /// The slot whose device shows the trees of the host, once it is mounted.
     shared: tokio::sync::Mutex<Option<u32>>,
+    /// There while the scratch disk is mounted.
+    trimming: Mutex<Option<Trimming>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,12 +107,20 @@ impl Volumes {
             table.scratch = Scratch::Mounting;
         }
         let flags = MountFlags::NODEV | MountFlags::NOATIME;
-        let mounted = slots.mount_exclusive(slot, "scratch".to_owned(), paths::SCRATCH.into(), "ext4", flags).await;
+        let mounted = slots
+            // Limits of volumes are enforced only where the mount says so.
+            .mount_exclusive(slot, "scratch".to_owned(), paths::SCRATCH.into(), "ext4", flags, c"prjquota")
+            .await;
         let mounted = match mounted {
             Ok(()) => make_scratch_directories(),
             Err(error) => Err(error),
         };
         self.table().scratch = if mounted.is_ok() { Scratch::Mounted { slot } } else { Scratch::Absent };
+        if mounted.is_ok() {
+            let trimming = Trimming::default();
+            tokio::spawn(keep_trimmed(Arc::clone(&trimming)));
+            *self.trimming.lock().unwrap_or_else(PoisonError::into_inner) = Some(trimming);
+        }
         mounted
     }
 
@@ -126,6 +138,10 @@ impl Volumes {
         }
         if let Some(slot) = self.shared.lock().await.take() {
             result = result.and(slots.unmount_exclusive(slot, paths::SHARED.into()).await);
+        }
+        let trimming = self.trimming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(trimming) = trimming {
+            drop(trimming.lock().await);
         }
         if let Scratch::Mounted { slot } = scratch {
             let synced = blocking(|| sync(Path::new(paths::SCRATCH))).await;
@@ -163,11 +179,18 @@ impl Volumes {
 
     async fn make(&self, slots: &Slots, name: &str, source: Source) -> Result<Kind> {
         match source {
-            Source::Scratch(_) => {
+            Source::Scratch(ScratchDirectory { size_bytes }) => {
                 if !self.has_scratch() {
                     return Err(Error::precondition("the pod has no scratch disk yet; mount it first"));
                 }
-                make_directory(&paths::scratch_volume(name), 0o777)?;
+                let directory = paths::scratch_volume(name);
+                make_directory(&directory, 0o777)?;
+                if size_bytes != 0
+                    && let Err(error) = quota::limit(&directory, size_bytes)
+                {
+                    remove_tree(&directory)?;
+                    return Err(error);
+                }
                 Ok(Kind::ScratchDirectory)
             }
             Source::Tmpfs(tmpfs) => {
@@ -188,7 +211,7 @@ impl Volumes {
                 if read_only || fs_type == "erofs" {
                     flags |= MountFlags::RDONLY;
                 }
-                slots.mount_exclusive(slot, format!("volume {name}"), paths::volume(name), fs_type, flags).await?;
+                slots.mount_exclusive(slot, format!("volume {name}"), paths::volume(name), fs_type, flags, c"").await?;
                 Ok(Kind::Block { slot })
             }
             Source::Shared(SharedTree { slot, tag }) => {
@@ -328,12 +351,11 @@ fn make_scratch_directories() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use husk_agent_api::v1::ScratchDirectory;
 
     #[tokio::test]
     async fn a_scratch_volume_needs_the_scratch_disk() {
         let (volumes, slots) = (Volumes::default(), Slots::new());
-        let error = volumes.create(&slots, "data", Source::Scratch(ScratchDirectory {})).await.unwrap_err();
+        let error = volumes.create(&slots, "data", Source::Scratch(ScratchDirectory::default())).await.unwrap_err();
         assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
         assert!(matches!(volumes.acquire("data"), Err(Error::NotFound(_))));
     }

@@ -234,7 +234,11 @@ fn device_kind(error: &DeviceError) -> ErrorKind {
         DeviceError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
         DeviceError::Open { .. } => ErrorKind::Internal,
         DeviceError::NotAFile { .. } | DeviceError::Size { .. } => ErrorKind::InvalidArgument,
-        DeviceError::InUse { .. } | DeviceError::ReadOnly { .. } => ErrorKind::FailedPrecondition,
+        DeviceError::NoDevice { .. } => ErrorKind::NotFound,
+        DeviceError::InUse { .. }
+        | DeviceError::ReadOnly { .. }
+        | DeviceError::Busy { .. }
+        | DeviceError::Access { .. } => ErrorKind::FailedPrecondition,
         DeviceError::Vmm { source, .. } => vmm_kind(source),
         DeviceError::Agent { source, .. } => agent_kind(source),
     }
