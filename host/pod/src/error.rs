@@ -95,7 +95,9 @@ impl StartError {
 
 fn share_kind(error: &ShareError) -> ErrorKind {
     match error {
-        ShareError::Tree(TreeError::Make { .. }) | ShareError::Descriptors(_) => ErrorKind::Internal,
+        ShareError::Tree(TreeError::Make { .. }) | ShareError::Descriptors(_) | ShareError::Random(_) => {
+            ErrorKind::Internal
+        }
         ShareError::Tree(_) => ErrorKind::FailedPrecondition,
         ShareError::Vmm { source, .. } => vmm_kind(source),
         ShareError::Agent { source, .. } => agent_kind(source),

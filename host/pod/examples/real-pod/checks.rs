@@ -35,6 +35,7 @@ checks![
     volumes_are_shared_and_survive_containers,
     a_disk_keeps_its_content_between_pods,
     trees_of_the_host_are_shared,
+    a_socket_of_the_host_is_reached,
     a_block_device_of_the_host_is_given,
     a_volume_has_a_limit,
     deleted_space_goes_back_to_the_host,
@@ -302,6 +303,31 @@ async fn trees_of_the_host_are_shared(bench: Bench) -> Outcome {
         Err(error) if error.to_string().contains("does not exist on the host") => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
+}
+
+async fn a_socket_of_the_host_is_reached(bench: Bench) -> Outcome {
+    let host = tempfile::tempdir()?;
+    let path = host.path().join("echo.sock");
+    let listener = tokio::net::UnixListener::bind(&path)?;
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.into_split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    let pod = bench.start(json!({})).await?;
+    // For this check the image needs a Perl, as Debian's has.
+    let client = "use IO::Socket::UNIX; for (1..3) { my $s = IO::Socket::UNIX->new(Peer => '/s') or die $!; \
+                  print $s \"hello $_\\n\"; $s->shutdown(1); print <$s>; }";
+    let mut members = shell(&format!("ls -l /s; perl -e '{}'", client.replace('\'', "'\\''")));
+    members["mounts"] = json!([{"destination": "/s", "type": "bind", "source": path, "options": ["rbind"]}]);
+    let ran = run(&bench, &pod, "c", members).await;
+    server.abort();
+    let ran = ran?;
+    println!("        {ran:?}");
+    ensure(ran.stdout.ends_with("hello 1\nhello 2\nhello 3\n"), format!("{ran:?}"))
 }
 
 async fn a_block_device_of_the_host_is_given(bench: Bench) -> Outcome {
