@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use husk_agent_api::v1::{BlockVolume, create_volume_request::Source};
+use husk_agent_api::v1::{BlockVolume, ScratchDirectory, SharedTree, create_volume_request::Source};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 
+use super::quota;
 use super::slots::{Slots, blocking, sync, unmount};
+use super::trim::{Trimming, keep_trimmed};
 use crate::error::{Context, Error, Result};
 use crate::fs::mount::{Detached, clone_at};
 use crate::fs::remove::remove_tree;
@@ -23,6 +25,10 @@ const MAX_VOLUMES: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Volumes {
     table: Mutex<Table>,
+    /// The slot whose device shows the trees of the host, once it is mounted.
+    shared: tokio::sync::Mutex<Option<u32>>,
+    /// There while the scratch disk is mounted.
+    trimming: Mutex<Option<Trimming>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +52,7 @@ enum Kind {
     ScratchDirectory,
     Tmpfs,
     Block { slot: u32 },
+    Shared,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +79,7 @@ impl Kind {
         match self {
             Self::ScratchDirectory => paths::scratch_volume(name),
             Self::Tmpfs | Self::Block { .. } => paths::volume(name),
+            Self::Shared => paths::shared_volume(name),
         }
     }
 }
@@ -99,12 +107,20 @@ impl Volumes {
             table.scratch = Scratch::Mounting;
         }
         let flags = MountFlags::NODEV | MountFlags::NOATIME;
-        let mounted = slots.mount_exclusive(slot, "scratch".to_owned(), paths::SCRATCH.into(), "ext4", flags).await;
+        let mounted = slots
+            // Limits of volumes are enforced only where the mount says so.
+            .mount_exclusive(slot, "scratch".to_owned(), paths::SCRATCH.into(), "ext4", flags, c"prjquota")
+            .await;
         let mounted = match mounted {
             Ok(()) => make_scratch_directories(),
             Err(error) => Err(error),
         };
         self.table().scratch = if mounted.is_ok() { Scratch::Mounted { slot } } else { Scratch::Absent };
+        if mounted.is_ok() {
+            let trimming = Trimming::default();
+            tokio::spawn(keep_trimmed(Arc::clone(&trimming)));
+            *self.trimming.lock().unwrap_or_else(PoisonError::into_inner) = Some(trimming);
+        }
         mounted
     }
 
@@ -119,6 +135,13 @@ impl Volumes {
             if let Volume::Ready { kind: kind @ (Kind::Tmpfs | Kind::Block { .. }), .. } = volume {
                 result = result.and(unmount(kind.path(&name)).await);
             }
+        }
+        if let Some(slot) = self.shared.lock().await.take() {
+            result = result.and(slots.unmount_exclusive(slot, paths::SHARED.into()).await);
+        }
+        let trimming = self.trimming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(trimming) = trimming {
+            drop(trimming.lock().await);
         }
         if let Scratch::Mounted { slot } = scratch {
             let synced = blocking(|| sync(Path::new(paths::SCRATCH))).await;
@@ -156,11 +179,18 @@ impl Volumes {
 
     async fn make(&self, slots: &Slots, name: &str, source: Source) -> Result<Kind> {
         match source {
-            Source::Scratch(_) => {
+            Source::Scratch(ScratchDirectory { size_bytes }) => {
                 if !self.has_scratch() {
                     return Err(Error::precondition("the pod has no scratch disk yet; mount it first"));
                 }
-                make_directory(&paths::scratch_volume(name), 0o777)?;
+                let directory = paths::scratch_volume(name);
+                make_directory(&directory, 0o777)?;
+                if size_bytes != 0
+                    && let Err(error) = quota::limit(&directory, size_bytes)
+                {
+                    remove_tree(&directory)?;
+                    return Err(error);
+                }
                 Ok(Kind::ScratchDirectory)
             }
             Source::Tmpfs(tmpfs) => {
@@ -181,13 +211,40 @@ impl Volumes {
                 if read_only || fs_type == "erofs" {
                     flags |= MountFlags::RDONLY;
                 }
-                slots.mount_exclusive(slot, format!("volume {name}"), paths::volume(name), fs_type, flags).await?;
+                slots.mount_exclusive(slot, format!("volume {name}"), paths::volume(name), fs_type, flags, c"").await?;
                 Ok(Kind::Block { slot })
+            }
+            Source::Shared(SharedTree { slot, tag }) => {
+                self.mount_shared(slots, slot, tag).await?;
+                let tree = paths::shared_volume(name);
+                blocking(move || rustix::fs::lstat(&tree).on("lstat", tree.display())).await??;
+                Ok(Kind::Shared)
             }
         }
     }
 
-    /// Removes a volume and what is in it (a block volume is only unmounted).
+    /// Mounts the file system with the trees of the host, if it is not yet.
+    async fn mount_shared(&self, slots: &Slots, slot: u32, tag: String) -> Result<()> {
+        let mut mounted = self.shared.lock().await;
+        match *mounted {
+            Some(mounted) if mounted == slot => Ok(()),
+            Some(mounted) => Err(Error::precondition(format!(
+                "shared.slot: the trees of the host are in slot {mounted}, and one device shows all of a pod's"
+            ))),
+            None => {
+                if tag.is_empty() || !tag.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return Err(Error::invalid("shared.tag: not printable ASCII without space"));
+                }
+                // A device node of the host means nothing here.
+                let flags = MountFlags::NODEV;
+                slots.mount_shared(slot, tag, paths::SHARED.into(), flags).await?;
+                *mounted = Some(slot);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes a volume and what is in it (a block volume is only unmounted, and a tree of the host left alone).
     pub async fn remove(&self, slots: &Slots, name: &str) -> Result<()> {
         let kind = {
             let mut table = self.table();
@@ -211,6 +268,8 @@ impl Volumes {
             Kind::ScratchDirectory => blocking(move || remove_tree(&path)).await.and_then(|removed| removed),
             Kind::Tmpfs => unmount(path).await,
             Kind::Block { slot } => slots.unmount_exclusive(slot, path).await,
+            // The device shows others too, and stays.
+            Kind::Shared => Ok(()),
         };
         let mut table = self.table();
         match removed {
@@ -245,24 +304,30 @@ impl Volumes {
     }
 
     /// A detached bind of a volume, or of a path below it. Missing directories are made; links stay in the volume.
-    pub fn open(&self, name: &str, sub_path: &str) -> Result<Detached> {
+    pub async fn open(&self, name: &str, sub_path: &str) -> Result<Detached> {
         let kind = match self.table().volumes.get(name) {
             Some(Volume::Ready { kind, .. }) => *kind,
             _ => return Err(Error::NotFound(format!("volume {name} does not exist; create it first"))),
         };
-        let path = kind.path(name);
-        let mut at: OwnedFd = rustix::fs::open(
-            &path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .on("open", path.display())?;
-        if !sub_path.is_empty() {
-            at = resolve(&at, Path::new(sub_path), Missing::DirectoryLikeRoot, Links::Follow)
-                .map_err(|error| error.during(format_args!("sub_path of volume {name}")))?;
-        }
-        clone_at(&at, false).on("open_tree", format_args!("volume {name}"))
+        let (name, sub_path) = (name.to_owned(), sub_path.to_owned());
+        // The host's file systems may be slow, and its disks too.
+        blocking(move || open(kind, &name, &sub_path)).await?
     }
+}
+
+fn open(kind: Kind, name: &str, sub_path: &str) -> Result<Detached> {
+    let path = kind.path(name);
+    let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Only the host may share a single file.
+    if kind != Kind::Shared {
+        flags |= OFlags::DIRECTORY;
+    }
+    let mut at: OwnedFd = rustix::fs::open(&path, flags, Mode::empty()).on("open", path.display())?;
+    if !sub_path.is_empty() {
+        at = resolve(&at, Path::new(sub_path), Missing::DirectoryLikeRoot, Links::Follow)
+            .map_err(|error| error.during(format_args!("sub_path of volume {name}")))?;
+    }
+    clone_at(&at, false).on("open_tree", format_args!("volume {name}"))
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
@@ -286,12 +351,11 @@ fn make_scratch_directories() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use husk_agent_api::v1::ScratchDirectory;
 
     #[tokio::test]
     async fn a_scratch_volume_needs_the_scratch_disk() {
         let (volumes, slots) = (Volumes::default(), Slots::new());
-        let error = volumes.create(&slots, "data", Source::Scratch(ScratchDirectory {})).await.unwrap_err();
+        let error = volumes.create(&slots, "data", Source::Scratch(ScratchDirectory::default())).await.unwrap_err();
         assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
         assert!(matches!(volumes.acquire("data"), Err(Error::NotFound(_))));
     }

@@ -22,6 +22,7 @@ use crate::host::dirs::{PodDirs, open_log};
 use crate::host::teardown::{CgroupOrDirError, create_cgroup, record_process, release};
 use crate::host::{Placement, scratch};
 use crate::network::{self, Network};
+use crate::shares::Shares;
 use crate::spec::{self, PodTraits, SandboxPlan, VmSize};
 use crate::vmm::{EndedWatch, SpawnWanted, Vmm, VmmError, ended_now};
 use crate::volumes::Volumes;
@@ -101,6 +102,7 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
         timeline,
         kernel_release: text::printable(&hello.kernel_release, 64),
         volumes: Volumes::new(agent.clone(), Arc::clone(&devices)),
+        shares: Shares::new(agent.clone(), Arc::clone(&vmm)),
         vmm,
         agent,
         devices,
@@ -291,7 +293,7 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
         sysctls: plan.sysctls,
         resources: Some(plan.resources),
         share_process_namespace: plan.share_pids,
-        shm_bytes: 0,
+        shm_bytes: plan.shm_bytes,
     })
 }
 
