@@ -51,7 +51,7 @@ pub(super) fn pod(pod: &Pod) -> Result<PodPlan, Vec<String>> {
     let volumes = volumes(spec, &mut problems);
     let restart_policy = restart_policy(spec, &mut problems);
     let containers = containers(spec, &identity, &volumes, restart_policy, &mut problems);
-    let network = network::network(spec, &mut problems);
+    let network = network::network(&pod.metadata, spec, &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
     }

@@ -8,7 +8,7 @@ mod check;
 mod convert;
 mod expand;
 mod network;
-mod quantity;
+pub(crate) mod quantity;
 mod security;
 mod supported;
 mod yaml;
