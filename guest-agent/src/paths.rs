@@ -30,6 +30,15 @@ pub fn volume(name: &str) -> PathBuf {
     PathBuf::from(format!("/run/husk/volumes/{name}"))
 }
 
+/// Mount point of the file system with the trees of the host.
+pub const SHARED: &str = "/run/husk/shared";
+
+/// A tree of the host.
+#[must_use]
+pub fn shared_volume(name: &str) -> PathBuf {
+    PathBuf::from(format!("{SHARED}/{name}"))
+}
+
 /// Directory of a volume on the scratch disk.
 #[must_use]
 pub fn scratch_volume(name: &str) -> PathBuf {

@@ -73,7 +73,7 @@ async fn build(agent: &Arc<Agent>, request: CreateContainerRequest, held: &mut H
     let mut spawn = Request::new(Job::Init);
     spawn.give(Role::RootFs, root_fs(agent, &id, request.root_fs.as_ref(), held).await?);
     for mount in &request.mounts {
-        if let Some(source) = mount_source(agent, mount, held)? {
+        if let Some(source) = mount_source(agent, mount, held).await? {
             spawn.give(Role::Mount, source);
         }
     }
@@ -209,12 +209,12 @@ fn writable_layer(id: &str, image: Option<&PathBuf>) -> Result<(PathBuf, PathBuf
 }
 
 /// The detached mount for everything but a kernel file system.
-fn mount_source(agent: &Agent, mount: &v1::Mount, held: &mut Held) -> Result<Option<OwnedFd>> {
+async fn mount_source(agent: &Agent, mount: &v1::Mount, held: &mut Held) -> Result<Option<OwnedFd>> {
     let source = match &mount.kind {
         None | Some(Kind::Kernel(_)) => return Ok(None),
         Some(Kind::Volume(volume)) => {
             held.volume(agent, &volume.name)?;
-            agent.volumes.open(&volume.name, &volume.sub_path)?
+            agent.volumes.open(&volume.name, &volume.sub_path).await?
         }
         Some(Kind::PodFile(file)) => clone_path(&Path::new(paths::POD_FILES).join(&file.name))?,
         Some(Kind::SharedMemory(_)) => clone_path(Path::new(paths::SHM))?,

@@ -214,7 +214,22 @@ impl Slots {
         Ok(())
     }
 
-    /// Undoes [`Slots::mount_exclusive`].
+    /// Mounts the file system of a slot's virtio-fs device, by its tag.
+    pub async fn mount_shared(&self, slot: u32, tag: String, target: PathBuf, flags: MountFlags) -> Result<()> {
+        let lock = self.slot(slot);
+        let mut held = lock.lock().await;
+        if *held != Purpose::None {
+            return Err(Error::precondition(format!("slot {slot} is in use already")));
+        }
+        if self.device_name(slot)?.is_none() {
+            return Err(Error::precondition(format!("slot {slot} has no device; plug it first")));
+        }
+        mount_device(PathBuf::from(tag), target, "virtiofs", flags).await?;
+        *held = Purpose::Exclusive("the host's trees".to_owned());
+        Ok(())
+    }
+
+    /// Undoes [`Slots::mount_exclusive`] and [`Slots::mount_shared`].
     pub async fn unmount_exclusive(&self, slot: u32, target: PathBuf) -> Result<()> {
         let lock = self.slot(slot);
         let mut held = lock.lock().await;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use husk_agent_api::v1::{BlockVolume, create_volume_request::Source};
+use husk_agent_api::v1::{BlockVolume, SharedTree, create_volume_request::Source};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 
@@ -23,6 +23,8 @@ const MAX_VOLUMES: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Volumes {
     table: Mutex<Table>,
+    /// The slot whose device shows the trees of the host, once it is mounted.
+    shared: tokio::sync::Mutex<Option<u32>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,7 @@ enum Kind {
     ScratchDirectory,
     Tmpfs,
     Block { slot: u32 },
+    Shared,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,7 @@ impl Kind {
         match self {
             Self::ScratchDirectory => paths::scratch_volume(name),
             Self::Tmpfs | Self::Block { .. } => paths::volume(name),
+            Self::Shared => paths::shared_volume(name),
         }
     }
 }
@@ -119,6 +123,9 @@ impl Volumes {
             if let Volume::Ready { kind: kind @ (Kind::Tmpfs | Kind::Block { .. }), .. } = volume {
                 result = result.and(unmount(kind.path(&name)).await);
             }
+        }
+        if let Some(slot) = self.shared.lock().await.take() {
+            result = result.and(slots.unmount_exclusive(slot, paths::SHARED.into()).await);
         }
         if let Scratch::Mounted { slot } = scratch {
             let synced = blocking(|| sync(Path::new(paths::SCRATCH))).await;
@@ -184,10 +191,37 @@ impl Volumes {
                 slots.mount_exclusive(slot, format!("volume {name}"), paths::volume(name), fs_type, flags).await?;
                 Ok(Kind::Block { slot })
             }
+            Source::Shared(SharedTree { slot, tag }) => {
+                self.mount_shared(slots, slot, tag).await?;
+                let tree = paths::shared_volume(name);
+                blocking(move || rustix::fs::lstat(&tree).on("lstat", tree.display())).await??;
+                Ok(Kind::Shared)
+            }
         }
     }
 
-    /// Removes a volume and what is in it (a block volume is only unmounted).
+    /// Mounts the file system with the trees of the host, if it is not yet.
+    async fn mount_shared(&self, slots: &Slots, slot: u32, tag: String) -> Result<()> {
+        let mut mounted = self.shared.lock().await;
+        match *mounted {
+            Some(mounted) if mounted == slot => Ok(()),
+            Some(mounted) => Err(Error::precondition(format!(
+                "shared.slot: the trees of the host are in slot {mounted}, and one device shows all of a pod's"
+            ))),
+            None => {
+                if tag.is_empty() || !tag.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return Err(Error::invalid("shared.tag: not printable ASCII without space"));
+                }
+                // A device node of the host means nothing here.
+                let flags = MountFlags::NODEV;
+                slots.mount_shared(slot, tag, paths::SHARED.into(), flags).await?;
+                *mounted = Some(slot);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes a volume and what is in it (a block volume is only unmounted, and a tree of the host left alone).
     pub async fn remove(&self, slots: &Slots, name: &str) -> Result<()> {
         let kind = {
             let mut table = self.table();
@@ -211,6 +245,8 @@ impl Volumes {
             Kind::ScratchDirectory => blocking(move || remove_tree(&path)).await.and_then(|removed| removed),
             Kind::Tmpfs => unmount(path).await,
             Kind::Block { slot } => slots.unmount_exclusive(slot, path).await,
+            // The device shows others too, and stays.
+            Kind::Shared => Ok(()),
         };
         let mut table = self.table();
         match removed {
@@ -245,24 +281,30 @@ impl Volumes {
     }
 
     /// A detached bind of a volume, or of a path below it. Missing directories are made; links stay in the volume.
-    pub fn open(&self, name: &str, sub_path: &str) -> Result<Detached> {
+    pub async fn open(&self, name: &str, sub_path: &str) -> Result<Detached> {
         let kind = match self.table().volumes.get(name) {
             Some(Volume::Ready { kind, .. }) => *kind,
             _ => return Err(Error::NotFound(format!("volume {name} does not exist; create it first"))),
         };
-        let path = kind.path(name);
-        let mut at: OwnedFd = rustix::fs::open(
-            &path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .on("open", path.display())?;
-        if !sub_path.is_empty() {
-            at = resolve(&at, Path::new(sub_path), Missing::DirectoryLikeRoot, Links::Follow)
-                .map_err(|error| error.during(format_args!("sub_path of volume {name}")))?;
-        }
-        clone_at(&at, false).on("open_tree", format_args!("volume {name}"))
+        let (name, sub_path) = (name.to_owned(), sub_path.to_owned());
+        // The host's file systems may be slow, and its disks too.
+        blocking(move || open(kind, &name, &sub_path)).await?
     }
+}
+
+fn open(kind: Kind, name: &str, sub_path: &str) -> Result<Detached> {
+    let path = kind.path(name);
+    let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Only the host may share a single file.
+    if kind != Kind::Shared {
+        flags |= OFlags::DIRECTORY;
+    }
+    let mut at: OwnedFd = rustix::fs::open(&path, flags, Mode::empty()).on("open", path.display())?;
+    if !sub_path.is_empty() {
+        at = resolve(&at, Path::new(sub_path), Missing::DirectoryLikeRoot, Links::Follow)
+            .map_err(|error| error.during(format_args!("sub_path of volume {name}")))?;
+    }
+    clone_at(&at, false).on("open_tree", format_args!("volume {name}"))
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {

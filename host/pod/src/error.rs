@@ -7,8 +7,9 @@ use tonic::Code;
 use crate::agent::{AgentError, ConnectError, StreamError};
 use crate::assets::AssetError;
 use crate::devices::DeviceError;
-use crate::host::{CgroupError, DirError, ScratchError};
+use crate::host::{CgroupError, DirError, ScratchError, TreeError};
 use crate::network::NetworkError;
+use crate::shares::ShareError;
 use crate::spec::SpecError;
 use crate::vmm::VmmError;
 use crate::volumes::VolumeError;
@@ -92,6 +93,15 @@ impl StartError {
     }
 }
 
+fn share_kind(error: &ShareError) -> ErrorKind {
+    match error {
+        ShareError::Tree(TreeError::Make { .. }) | ShareError::Descriptors(_) => ErrorKind::Internal,
+        ShareError::Tree(_) => ErrorKind::FailedPrecondition,
+        ShareError::Vmm { source, .. } => vmm_kind(source),
+        ShareError::Agent { source, .. } => agent_kind(source),
+    }
+}
+
 fn network_kind(error: &NetworkError) -> ErrorKind {
     match error {
         NetworkError::Host(_) => ErrorKind::FailedPrecondition,
@@ -134,6 +144,7 @@ impl CreateError {
             Self::Device { source, .. } | Self::Volume { source: VolumeError::Device(source), .. } => {
                 device_kind(source)
             }
+            Self::Volume { source: VolumeError::Share(source), .. } => share_kind(source),
             Self::Volume { source: VolumeError::Conflict { .. }, .. } => ErrorKind::InvalidArgument,
             Self::Volume { source: VolumeError::ReadOnly { .. }, .. } => ErrorKind::FailedPrecondition,
             Self::Volume { source: VolumeError::Agent { source, .. }, .. } | Self::Agent { source, .. } => {

@@ -21,6 +21,7 @@ mod error;
 mod host;
 mod network;
 mod pod;
+mod shares;
 mod spec;
 mod text;
 mod vmm;
@@ -31,12 +32,13 @@ pub use assets::{AssetError, Assets};
 pub use deadlines::{Deadlines, TIMEOUT_SCALE};
 pub use devices::{DeviceError, SlotInfo};
 pub use error::{CreateError, ErrorKind, ProcessError, StartError};
-pub use host::{CgroupError, DirError, Placement, ScratchError, TeardownError, teardown};
+pub use host::{CgroupError, DirError, Placement, ScratchError, TeardownError, TreeError, teardown};
 pub use husk_agent_api::v1;
 pub use husk_vmm_control::{ExitReason, Status as VmmStatus, Timeline};
 pub use pod::{
     BootTimeline, ContainerState, ContainerStatus, ExitStatus, Pod, PodConfig, PodEvent, PodInfo, RootfsImage,
 };
+pub use shares::ShareError;
 pub use spec::{GUEST_OVERHEAD, SpecError, VmSize};
 pub use vmm::{VmEndReason, VmEnded, VmmError};
 pub use volumes::VolumeError;

@@ -12,7 +12,8 @@ use tokio::sync::Mutex;
 
 use crate::agent::{Agent, AgentError};
 use crate::devices::{Access, DeviceError, Devices, Lease};
-use crate::spec::{Medium, VolumeWanted};
+use crate::shares::ShareError;
+use crate::spec::{DiskFs, Medium, VolumeWanted};
 
 /// Prefix of the names of disks; named volumes cannot have it.
 const DISK: &str = "husk.disk.";
@@ -27,6 +28,8 @@ pub enum VolumeError {
     Agent { name: String, source: AgentError },
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error(transparent)]
+    Share(#[from] ShareError),
 }
 
 /// A right to use a disk; see [`Volumes::release_disk`].
@@ -97,8 +100,13 @@ impl Volumes {
         result.map_err(|source| VolumeError::Agent { name: name.into(), source })
     }
 
-    /// Attaches a raw ext4 image, or shares it where it already is.
-    pub(crate) async fn acquire_disk(&self, path: &Path, read_only: bool) -> Result<DiskLease, VolumeError> {
+    /// Attaches a file system image, or shares it where it already is.
+    pub(crate) async fn acquire_disk(
+        &self,
+        path: &Path,
+        fs_type: DiskFs,
+        read_only: bool,
+    ) -> Result<DiskLease, VolumeError> {
         let mut table = self.table.lock().await;
         if let Some(disk) = table.disks.get_mut(path) {
             if disk.read_only && !read_only {
@@ -111,7 +119,7 @@ impl Volumes {
         let lease = self.devices.acquire(path, access).await?;
         table.disks_made = table.disks_made.wrapping_add(1);
         let name = format!("{DISK}{}", table.disks_made);
-        let block = v1::BlockVolume { slot: lease.slot(), fs_type: "ext4".into(), read_only };
+        let block = v1::BlockVolume { slot: lease.slot(), fs_type: fs_type.name().into(), read_only };
         if let Err(error) = self.create(&name, v1::create_volume_request::Source::Block(block)).await {
             self.devices.release(lease).await;
             return Err(error);

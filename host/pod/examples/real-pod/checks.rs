@@ -34,6 +34,7 @@ checks![
     signals_end_processes,
     volumes_are_shared_and_survive_containers,
     a_disk_keeps_its_content_between_pods,
+    trees_of_the_host_are_shared,
     process_namespaces_can_be_shared,
     a_missing_program_is_an_error,
     devices_come_and_go_a_hundred_times,
@@ -261,6 +262,43 @@ async fn a_disk_keeps_its_content_between_pods(bench: Bench) -> Outcome {
     pod.stop(Duration::from_secs(20)).await;
     let checked = std::process::Command::new("e2fsck").arg("-fn").arg(&disk).output()?;
     ensure(checked.status.success(), String::from_utf8_lossy(&checked.stdout))
+}
+
+async fn trees_of_the_host_are_shared(bench: Bench) -> Outcome {
+    let host = tempfile::tempdir()?;
+    let path = host.path();
+    std::fs::write(path.join("note"), "from the host\n")?;
+    let bind = |destination: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": "bind", "source": path.join(source), "options": options});
+    let pod = bench.start(json!({})).await?;
+    let mut members = shell("sleep 1000");
+    members["mounts"] = json!([
+        bind("/rw", "", &["rbind", "rw"]),
+        bind("/ro", "", &["rbind", "ro"]),
+        bind("/file", "note", &["rbind"]),
+        bind("/below", "", &["rbind", "subpath=a/b"]),
+    ]);
+    keep(&bench, &pod, "a", members).await?;
+    let script = "cat /rw/note /file; echo from the guest > /rw/answer; cat /ro/answer; echo x > /ro/x; \
+                  echo below > /below/deep; cat /rw/a/b/deep; echo changed > /file; cat /rw/note";
+    let ran = exec(&pod, "a", "e", script).await?;
+    println!("        {ran:?}");
+    let expected = "from the host\nfrom the host\nfrom the guest\nbelow\nchanged\n";
+    ensure(ran.stdout == expected && ran.stderr.contains("/ro/x: Read-only"), format!("{ran:?}"))?;
+    ensure(std::fs::read_to_string(path.join("answer"))? == "from the guest\n", "the answer is not on the host")?;
+    std::fs::write(path.join("new"), "later\n")?;
+    std::fs::rename(path.join("new"), path.join("note"))?;
+    // Names may be believed for a second.
+    let live = exec(&pod, "a", "f", "sleep 2; cat /rw/note /file").await?;
+    ensure(live.stdout == "later\nchanged\n", format!("{live:?}"))?;
+    pod.signal("a", None, 9, false).await?;
+    pod.wait("a", None).await?;
+    pod.remove_container("a").await?;
+    let mut missing = shell("true");
+    missing["mounts"] = json!([bind("/x", "none", &["rbind"])]);
+    match pod.create_container("b", &spec(missing), &bench.rootfs(), OUTPUT).await {
+        Err(error) if error.to_string().contains("does not exist on the host") => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 async fn process_namespaces_can_be_shared(bench: Bench) -> Outcome {

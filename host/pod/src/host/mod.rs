@@ -8,8 +8,10 @@ pub(crate) mod dirs;
 pub(crate) mod scratch;
 pub(crate) mod teardown;
 mod template;
+pub(crate) mod tree;
 
 pub use cgroup::{CgroupError, Placement};
 pub use dirs::DirError;
 pub use scratch::ScratchError;
 pub use teardown::{TeardownError, teardown};
+pub use tree::TreeError;

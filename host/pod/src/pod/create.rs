@@ -165,12 +165,19 @@ impl Pod {
                     ensured.map_err(|source| CreateError::Volume { id: id.into(), source })?;
                     v1::mount::Kind::Volume(v1::VolumeMount { name: volume.name, sub_path })
                 }
-                MountSource::Disk { image, sub_path } => {
-                    let lease = self.volumes.acquire_disk(&image, read_only).await;
+                MountSource::Disk { image, fs_type, sub_path } => {
+                    let lease = self.volumes.acquire_disk(&image, fs_type, read_only).await;
                     let lease = lease.map_err(|source| CreateError::Volume { id: id.into(), source })?;
                     let name = lease.name().to_owned();
                     holdings.disks.push(lease);
                     v1::mount::Kind::Volume(v1::VolumeMount { name, sub_path })
+                }
+                MountSource::Host(tree) => {
+                    let lease = self.shares.acquire(&tree, read_only).await;
+                    let lease = lease.map_err(|source| CreateError::Volume { id: id.into(), source: source.into() })?;
+                    let name = lease.name().to_owned();
+                    holdings.shares.push(lease);
+                    v1::mount::Kind::Volume(v1::VolumeMount { name, sub_path: String::new() })
                 }
             };
             mounts.push(v1::Mount { destination: mount.destination, flags: mount.flags, kind: Some(kind) });
@@ -182,6 +189,9 @@ impl Pod {
     pub(super) async fn let_go(&self, holdings: Holdings) {
         for disk in holdings.disks {
             self.volumes.release_disk(disk).await;
+        }
+        for share in holdings.shares {
+            self.shares.release(share).await;
         }
         for image in holdings.images {
             self.devices.release(image).await;

@@ -24,6 +24,7 @@ use crate::assets::Assets;
 use crate::deadlines::Deadlines;
 use crate::devices::{Devices, SlotInfo};
 use crate::host::Placement;
+use crate::shares::Shares;
 use crate::spec::{PodTraits, VmSize};
 use crate::vmm::{VmEnded, Vmm, ended_now};
 use crate::volumes::Volumes;
@@ -104,6 +105,7 @@ pub struct Pod {
     agent: Agent,
     devices: Arc<Devices>,
     volumes: Volumes,
+    shares: Shares,
     table: Arc<Table>,
     /// Becomes true when the VM is over and nothing but logs is left of it.
     released: watch::Receiver<bool>,

@@ -22,6 +22,7 @@ use crate::host::dirs::{PodDirs, open_log};
 use crate::host::teardown::{CgroupOrDirError, create_cgroup, record_process, release};
 use crate::host::{Placement, scratch};
 use crate::network::{self, Network};
+use crate::shares::Shares;
 use crate::spec::{self, PodTraits, SandboxPlan, VmSize};
 use crate::vmm::{EndedWatch, SpawnWanted, Vmm, VmmError, ended_now};
 use crate::volumes::Volumes;
@@ -101,6 +102,7 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
         timeline,
         kernel_release: text::printable(&hello.kernel_release, 64),
         volumes: Volumes::new(agent.clone(), Arc::clone(&devices)),
+        shares: Shares::new(agent.clone(), Arc::clone(&vmm)),
         vmm,
         agent,
         devices,

@@ -13,6 +13,7 @@ use super::status::{ContainerState, ContainerStatus, ExitStatus, PodEvent};
 use crate::agent::GuestEvent;
 use crate::devices::Lease;
 use crate::error::ProcessError;
+use crate::shares::ShareLease;
 use crate::vmm::VmEnded;
 use crate::volumes::DiskLease;
 
@@ -26,6 +27,7 @@ const KILLED: u32 = 137;
 pub(super) struct Holdings {
     pub(super) images: Vec<Lease>,
     pub(super) disks: Vec<DiskLease>,
+    pub(super) shares: Vec<ShareLease>,
 }
 
 #[derive(Debug)]

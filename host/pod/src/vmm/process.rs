@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use husk_vmm_control::{Boot, Call, Device, ErrorKind, Reply, SlotIndex, Status, Timeline};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -147,6 +148,26 @@ impl Vmm {
         }
     }
 
+    /// Shows `tree`, opened with `O_PATH`, in the file system of a slot.
+    pub(crate) async fn export(
+        &self,
+        slot: SlotIndex,
+        name: &str,
+        read_only: bool,
+        tree: BorrowedFd<'_>,
+    ) -> Result<(), VmmError> {
+        let call = Call::Export { slot, name: name.into(), read_only };
+        match self.call("export", call, &[tree], self.deadlines.vmm).await? {
+            Reply::Done => Ok(()),
+            _ => Err(VmmError::WrongReply { call: "export" }),
+        }
+    }
+
+    pub(crate) async fn unexport(&self, slot: SlotIndex, name: &str) -> Result<(), VmmError> {
+        let call = Call::Unexport { slot, name: name.into() };
+        self.call("unexport", call, &[], self.deadlines.vmm).await.map(|_| ())
+    }
+
     pub(crate) async fn status(&self) -> Result<Status, VmmError> {
         match self.call("status", Call::Status, &[], self.deadlines.vmm).await? {
             Reply::Status(status) => Ok(status),
@@ -185,8 +206,8 @@ fn start(program: &Path, cgroup: Option<File>, log: File, control: &OwnedFd) -> 
         .stdout(log.try_clone()?)
         .stderr(log)
         .kill_on_drop(true);
-    // SAFETY: between fork and exec the closure makes only async-signal-safe system calls (write, fcntl) on
-    // descriptors that are open in the child as well, and allocates nothing.
+    // SAFETY: between fork and exec the closure makes only async-signal-safe system calls (write, fcntl,
+    // prlimit) on descriptors that are open in the child as well, and allocates nothing.
     unsafe {
         command.pre_exec(move || {
             if let Some(procs) = &cgroup {
@@ -195,6 +216,9 @@ fn start(program: &Path, cgroup: Option<File>, log: File, control: &OwnedFd) -> 
             }
             let control = BorrowedFd::borrow_raw(control);
             rustix::io::fcntl_setfd(control, rustix::io::FdFlags::empty())?;
+            // Each object of the host that the guest knows is a descriptor of the VMM's.
+            let files = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
             Ok(())
         });
     }

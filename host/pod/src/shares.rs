@@ -1,0 +1,178 @@
+//! What of the host's file systems the pod's containers see.
+//!
+//! One virtio-fs device shows all of it, plugged at the first use. Each tree is an export of its own under a name that
+//! is never used twice, shared by those containers that want the same one: in the guest it is then one file system
+//! object, so that caches and locks agree.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use husk_agent_api::v1;
+use husk_vmm_control::{Device, SlotIndex};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tokio::sync::Mutex;
+
+use crate::agent::{Agent, AgentError};
+use crate::host::tree::{Identity, Tree, TreeError};
+use crate::spec::HostTree;
+use crate::vmm::{Vmm, VmmError};
+
+/// What the guest mounts the device by.
+const TAG: &str = "husk";
+/// Prefix of the names of trees; named volumes cannot have it.
+const TREE: &str = "husk.tree.";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error("the VMM's own descriptors cannot be opened: {0}")]
+    Descriptors(#[source] std::io::Error),
+    #[error("cannot share {path}: {source}")]
+    Vmm { path: String, source: VmmError },
+    #[error("the guest does not take {path}: {source}")]
+    Agent { path: String, source: AgentError },
+}
+
+/// A right to use a tree; see [`Shares::release`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ShareLease {
+    key: Key,
+    name: String,
+}
+
+impl ShareLease {
+    /// The volume's name in the guest.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    identity: Identity,
+    read_only: bool,
+}
+
+#[derive(Debug)]
+struct Share {
+    name: String,
+    users: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shares {
+    agent: Agent,
+    vmm: Arc<Vmm>,
+    /// Held while a tree comes or goes: two containers that want the same one wait for one export.
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slot: Option<SlotIndex>,
+    made: u64,
+    shares: HashMap<Key, Share>,
+}
+
+impl Shares {
+    pub(crate) fn new(agent: Agent, vmm: Arc<Vmm>) -> Self {
+        Self { agent, vmm, table: Mutex::default() }
+    }
+
+    /// Shows a tree to the guest, or shares one that it sees already. What is `read_only` cannot be changed by the
+    /// guest at all, unless another container of the pod has the same tree writable.
+    pub(crate) async fn acquire(&self, wanted: &HostTree, read_only: bool) -> Result<ShareLease, ShareError> {
+        let opened = wanted.clone();
+        // The host's file systems may be slow.
+        let tree = tokio::task::spawn_blocking(move || Tree::open(&opened));
+        let tree = tree.await.map_err(|error| ShareError::Descriptors(std::io::Error::other(error)))??;
+        let identity = tree.identity;
+        let mut table = self.table.lock().await;
+        let writable = Key { identity, read_only: false };
+        let key = if table.shares.contains_key(&writable) { writable } else { Key { identity, read_only } };
+        if let Some(share) = table.shares.get_mut(&key) {
+            share.users = share.users.saturating_add(1);
+            return Ok(ShareLease { key, name: share.name.clone() });
+        }
+        let path = wanted.source.display().to_string();
+        let slot = self.device(&mut table, &path).await?;
+        table.made = table.made.wrapping_add(1);
+        let name = format!("{TREE}{}", table.made);
+        self.show(slot, &name, tree, read_only, path).await?;
+        table.shares.insert(key, Share { name: name.clone(), users: 1 });
+        Ok(ShareLease { key, name })
+    }
+
+    /// The slot of the device, which stays for the pod's whole life.
+    async fn device(&self, table: &mut Table, path: &str) -> Result<SlotIndex, ShareError> {
+        if let Some(slot) = table.slot {
+            return Ok(slot);
+        }
+        // Its own directory of descriptors is how the VMM, which has no /proc, opens a file that it knows by O_PATH.
+        let own = format!("/proc/{}/fd", self.vmm.pid());
+        let own = openat(CWD, own, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| ShareError::Descriptors(errno.into()))?;
+        let vmm = |source| ShareError::Vmm { path: path.to_owned(), source };
+        let slot = self.vmm.plug(Device::Fs { tag: TAG.into() }, own.as_fd()).await.map_err(vmm)?;
+        if let Err(source) = self.agent.plug_device(slot.0).await {
+            // The guest did not take it; torn away so that the slot is free again.
+            if let Err(error) = self.vmm.unplug(slot, true).await {
+                tracing::warn!(slot = slot.0, %error, "slot not emptied");
+            }
+            return Err(ShareError::Agent { path: path.to_owned(), source });
+        }
+        table.slot = Some(slot);
+        Ok(slot)
+    }
+
+    async fn show(
+        &self,
+        slot: SlotIndex,
+        name: &str,
+        tree: Tree,
+        read_only: bool,
+        path: String,
+    ) -> Result<(), ShareError> {
+        let shared = tree.into_shared()?;
+        if let Err(source) = self.vmm.export(slot, name, read_only, shared.as_fd()).await {
+            return Err(ShareError::Vmm { path, source });
+        }
+        let source = v1::create_volume_request::Source::Shared(v1::SharedTree { slot: slot.0, tag: TAG.into() });
+        let request = v1::CreateVolumeRequest { name: name.into(), source: Some(source) };
+        if let Err(source) = self.agent.create_volume(request).await {
+            self.hide(slot, name).await;
+            return Err(ShareError::Agent { path, source });
+        }
+        tracing::debug!(tree = path, name, read_only, "tree of the host shared");
+        Ok(())
+    }
+
+    async fn hide(&self, slot: SlotIndex, name: &str) {
+        match self.vmm.unexport(slot, name).await {
+            Ok(()) | Err(VmmError::Ended(_)) => {}
+            Err(error) => tracing::warn!(name, %error, "tree of the host not taken back"),
+        }
+    }
+
+    /// Gives a tree back; the last user's is taken from the guest, whatever it still holds open.
+    pub(crate) async fn release(&self, lease: ShareLease) {
+        let mut table = self.table.lock().await;
+        let Some(share) = table.shares.get_mut(&lease.key) else { return };
+        share.users = share.users.saturating_sub(1);
+        if share.users > 0 {
+            return;
+        }
+        table.shares.remove(&lease.key);
+        if let Err(error) = self.agent.remove_volume(lease.name.clone()).await
+            && !matches!(error, AgentError::Ended(_))
+        {
+            tracing::warn!(volume = lease.name, %error, "guest does not give a tree back");
+        }
+        if let Some(slot) = table.slot {
+            self.hide(slot, &lease.name).await;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Mount options.
+
+use super::super::SpecError;
+use super::MAX_DATA;
+
+/// Mount options, sorted into flags and the rest.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// MS_* bits.
+    pub(super) flags: u64,
+    pub(super) bind: Option<Bind>,
+    pub(super) propagation: Option<Propagation>,
+    rest: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bind {
+    pub(super) recursive: bool,
+}
+
+/// Which mounts of the host appear in the container's. The other way is closed: a container's mounts are its VM's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Propagation {
+    Slave,
+}
+
+impl Options {
+    /// The table is runc's (`libcontainer/specconv`).
+    pub(super) fn parse(field: &str, options: &[String]) -> Result<Self, SpecError> {
+        let mut parsed = Self::default();
+        for option in options {
+            let (clear, set) = match option.as_str() {
+                "defaults" | "loud" | "silent" => (0, 0),
+                "private" | "rprivate" => {
+                    parsed.propagation = None;
+                    (0, 0)
+                }
+                "slave" | "rslave" => {
+                    parsed.propagation = Some(Propagation::Slave);
+                    (0, 0)
+                }
+                // Read-only holds for the mounts below, too: the guest sees one file system.
+                "ro" | "rro" => (0, libc::MS_RDONLY),
+                "rw" => (libc::MS_RDONLY, 0),
+                "nosuid" => (0, libc::MS_NOSUID),
+                "suid" => (libc::MS_NOSUID, 0),
+                "nodev" => (0, libc::MS_NODEV),
+                "dev" => (libc::MS_NODEV, 0),
+                "noexec" => (0, libc::MS_NOEXEC),
+                "exec" => (libc::MS_NOEXEC, 0),
+                "sync" => (0, libc::MS_SYNCHRONOUS),
+                "async" => (libc::MS_SYNCHRONOUS, 0),
+                "dirsync" => (0, libc::MS_DIRSYNC),
+                "noatime" => (0, libc::MS_NOATIME),
+                "atime" => (libc::MS_NOATIME, 0),
+                "nodiratime" => (0, libc::MS_NODIRATIME),
+                "diratime" => (libc::MS_NODIRATIME, 0),
+                "relatime" => (0, libc::MS_RELATIME),
+                "norelatime" => (libc::MS_RELATIME, 0),
+                "strictatime" => (0, libc::MS_STRICTATIME),
+                "nostrictatime" => (libc::MS_STRICTATIME, 0),
+                "bind" | "rbind" => {
+                    parsed.bind = Some(Bind { recursive: option == "rbind" });
+                    (0, 0)
+                }
+                "shared" | "rshared" => {
+                    let why = "a container's mounts are in its VM and cannot appear on the host";
+                    return Err(SpecError::unsupported(format!("{field}.options"), option, why));
+                }
+                "unbindable" | "runbindable" | "remount" | "tmpcopyup" | "idmap" | "ridmap" | "mand" => {
+                    let why = "this mount option is not supported in the guest";
+                    return Err(SpecError::unsupported(format!("{field}.options"), option, why));
+                }
+                other => {
+                    parsed.rest.push(other.to_owned());
+                    (0, 0)
+                }
+            };
+            parsed.flags = (parsed.flags & !clear) | set;
+        }
+        Ok(parsed)
+    }
+
+    /// Takes `NAME=value` out of the rest; the last one counts.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let mut value = None;
+        self.rest.retain(|option| match option.split_once('=') {
+            Some((key, text)) if key == name => {
+                value = Some(text.to_owned());
+                false
+            }
+            _ => true,
+        });
+        value
+    }
+
+    /// Nothing may be left that nobody understood.
+    pub(super) fn finish(self, field: &str) -> Result<(), SpecError> {
+        if self.bind.is_some() {
+            return Err(SpecError::invalid(format!("{field}.options"), "bind", "this type of mount is no bind mount"));
+        }
+        if self.propagation.is_some() {
+            let why = "only directories of the host can follow the host's mounts";
+            return Err(SpecError::unsupported(format!("{field}.options"), "rslave", why));
+        }
+        match self.rest.first() {
+            Some(option) => {
+                Err(SpecError::unsupported(format!("{field}.options"), option, "this type of mount does not know it"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What is left is the file system's own, checked by the guest's kernel.
+    pub(super) fn into_data(mut self, field: &str) -> Result<String, SpecError> {
+        let data = std::mem::take(&mut self.rest).join(",");
+        self.finish(field)?;
+        if data.len() > MAX_DATA || data.contains('\0') {
+            return Err(SpecError::invalid(format!("{field}.options"), data, "at most 4095 bytes without NUL"));
+        }
+        Ok(data)
+    }
+}
