@@ -100,13 +100,14 @@ impl Agent {
             crate::error!("the zygote has ended ({code:?}); no process can be made any more, so the VM ends");
             ports.exit(1);
         });
+        let streams = Streams::new();
         Ok(Arc::new(Self {
             cgroup: parts.pod_cgroup,
             zygote,
             events: EventLog::new(),
-            streams: Streams::new(),
+            volumes: Volumes::new(Arc::clone(&streams)),
+            streams,
             slots: Slots::new(),
-            volumes: Volumes::default(),
             main_at_us: parts.main_at_us,
             listening_at_us: monotonic_us(),
             agent_cgroup: parts.agent_cgroup,

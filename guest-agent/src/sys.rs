@@ -46,6 +46,48 @@ pub fn mount_setattr(mount: impl AsFd, attributes: &MountAttr, recursive: bool) 
     .map(|_| ())
 }
 
+/// Gives back to the device what a mounted file system does not use (`FITRIM` of linux/fs.h).
+pub fn trim(file_system: impl AsFd) -> Result<()> {
+    const FITRIM: libc::c_ulong = 0xc018_5879;
+    // `struct fstrim_range`: start, length, least extent.
+    let mut range = [0_u64, u64::MAX, 0];
+    // SAFETY: FITRIM reads and writes one `struct fstrim_range`, three 64-bit numbers.
+    check(unsafe { libc::ioctl(file_system.as_fd().as_raw_fd(), FITRIM, range.as_mut_ptr()) }.into()).map(|_| ())
+}
+
+/// Puts a directory into a quota project, and what is made in it later (`FS_IOC_FSSETXATTR` of linux/fs.h).
+pub fn set_project(directory: impl AsFd, project: u32) -> Result<()> {
+    const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+    const PROJECT_INHERIT: u32 = 0x200;
+    // `struct fsxattr`: flags, extent size, extents, project, copy-on-write extent size, padding.
+    let attributes = [PROJECT_INHERIT, 0, 0, project, 0, 0, 0];
+    // SAFETY: FS_IOC_FSSETXATTR reads one `struct fsxattr`, 28 bytes.
+    check(unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), FS_IOC_FSSETXATTR, attributes.as_ptr()) }.into())
+        .map(|_| ())
+}
+
+/// Limits what a project may hold, in KiB (quotactl_fd(2), `Q_SETQUOTA`).
+pub fn set_project_quota(file_system: impl AsFd, project: u32, kib: u64) -> Result<()> {
+    const Q_SETQUOTA: u32 = 0x80_0008;
+    const PRJQUOTA: u32 = 2;
+    const QIF_BLIMITS: u32 = 1;
+    // SAFETY: all-zero is a valid `dqblk`.
+    let mut limits: libc::dqblk = unsafe { std::mem::zeroed() };
+    limits.dqb_bhardlimit = kib;
+    limits.dqb_valid = QIF_BLIMITS;
+    // SAFETY: Q_SETQUOTA reads one `struct if_dqblk`, which is what libc calls `dqblk`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_quotactl_fd,
+            file_system.as_fd().as_raw_fd(),
+            (Q_SETQUOTA << 8) | PRJQUOTA,
+            project,
+            &raw const limits,
+        )
+    })
+    .map(|_| ())
+}
+
 /// What [`clone3`] made.
 #[derive(Debug)]
 pub enum Cloned {

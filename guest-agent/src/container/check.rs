@@ -130,7 +130,7 @@ fn device(node: &v1::DeviceNode) -> Result<()> {
     if !path.starts_with("/dev") || path.parent().is_none_or(|parent| !parent.starts_with("/dev")) {
         return Err(Error::invalid(format!("devices.path: {:?} is not below /dev", node.path)));
     }
-    if !matches!(node.r#type.as_str(), "c" | "u" | "b" | "p") {
+    if node.slot.is_none() && !matches!(node.r#type.as_str(), "c" | "u" | "b" | "p") {
         return Err(Error::invalid(format!("devices.type of {}: {:?} is none of c, u, b, p", node.path, node.r#type)));
     }
     Ok(())

@@ -58,7 +58,13 @@ pub struct Built {
     pub removals: mpsc::Receiver<tokio::sync::oneshot::Sender<Result<()>>>,
 }
 
-async fn build(agent: &Arc<Agent>, request: CreateContainerRequest, held: &mut Held) -> Result<Built> {
+async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &mut Held) -> Result<Built> {
+    for node in &mut request.devices {
+        if let Some(slot) = node.slot {
+            (node.major, node.minor) = agent.slots.block_numbers(slot).await?;
+            node.r#type = "b".to_owned();
+        }
+    }
     let id = request.container_id.clone();
     let process = request.process.clone().unwrap_or_default();
     let tokens = process.stdio.unwrap_or_default();

@@ -4,6 +4,7 @@
 //! device serves one purpose at a time: image (shared by containers, mounted while one uses it), scratch or volume.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,6 +96,15 @@ impl Slots {
         }
     }
 
+    /// Major and minor number of the block device in a slot.
+    pub async fn block_numbers(&self, slot: u32) -> Result<(u32, u32)> {
+        let lock = self.slot(slot);
+        let _held = lock.lock().await;
+        let device = self.block_device(slot)?;
+        let number = rustix::fs::stat(&device).on("stat", device.display())?.st_rdev;
+        Ok((rustix::fs::major(number), rustix::fs::minor(number)))
+    }
+
     /// The network interface of a plugged slot, as the kernel calls it now.
     pub async fn interface(&self, slot: u32) -> Result<String> {
         let lock = self.slot(slot);
@@ -170,7 +180,7 @@ impl Slots {
             Purpose::Image { users } => users.saturating_add(1),
             Purpose::None => {
                 let device = self.block_device(slot)?;
-                mount_device(device, target.clone(), "erofs", MountFlags::RDONLY | MountFlags::NODEV).await?;
+                mount_device(device, target.clone(), "erofs", MountFlags::RDONLY | MountFlags::NODEV, c"").await?;
                 1
             }
             Purpose::Exclusive(what) => return Err(Error::precondition(format!("slot {slot} is in use as {what}"))),
@@ -203,13 +213,14 @@ impl Slots {
         target: PathBuf,
         fs_type: &'static str,
         flags: MountFlags,
+        data: &'static CStr,
     ) -> Result<()> {
         let lock = self.slot(slot);
         let mut held = lock.lock().await;
         if *held != Purpose::None {
             return Err(Error::precondition(format!("slot {slot} is in use already")));
         }
-        mount_device(self.block_device(slot)?, target, fs_type, flags).await?;
+        mount_device(self.block_device(slot)?, target, fs_type, flags, data).await?;
         *held = Purpose::Exclusive(what);
         Ok(())
     }
@@ -224,7 +235,7 @@ impl Slots {
         if self.device_name(slot)?.is_none() {
             return Err(Error::precondition(format!("slot {slot} has no device; plug it first")));
         }
-        mount_device(PathBuf::from(tag), target, "virtiofs", flags).await?;
+        mount_device(PathBuf::from(tag), target, "virtiofs", flags, c"").await?;
         *held = Purpose::Exclusive("the host's trees".to_owned());
         Ok(())
     }
@@ -287,10 +298,16 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(format!("worker thread: {error}")))
 }
 
-async fn mount_device(device: PathBuf, target: PathBuf, fs_type: &'static str, flags: MountFlags) -> Result<()> {
+async fn mount_device(
+    device: PathBuf,
+    target: PathBuf,
+    fs_type: &'static str,
+    flags: MountFlags,
+    data: &'static CStr,
+) -> Result<()> {
     blocking(move || {
         std::fs::create_dir_all(&target).on("mkdir", target.display())?;
-        rustix::mount::mount(&device, &target, fs_type, flags, c"")
+        rustix::mount::mount(&device, &target, fs_type, flags, data)
             .on("mount", format_args!("{} ({fs_type}) on {}", device.display(), target.display()))
     })
     .await?

@@ -3,18 +3,23 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use husk_agent_api::v1::{BlockVolume, SharedTree, create_volume_request::Source};
-use rustix::fs::{Mode, OFlags};
+use husk_agent_api::v1::{BlockVolume, HostSocket, ScratchDirectory, SharedTree, create_volume_request::Source};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use rustix::mount::MountFlags;
+use tokio::net::UnixListener;
 
+use super::quota;
 use super::slots::{Slots, blocking, sync, unmount};
+use super::trim::{Trimming, keep_trimmed};
 use crate::error::{Context, Error, Result};
 use crate::fs::mount::{Detached, clone_at};
 use crate::fs::remove::remove_tree;
 use crate::fs::resolve::{Links, Missing, resolve};
 use crate::paths;
+use crate::stdio::Streams;
 
 /// Most volumes of a pod.
 const MAX_VOLUMES: usize = 1024;
@@ -25,6 +30,10 @@ pub struct Volumes {
     table: Mutex<Table>,
     /// The slot whose device shows the trees of the host, once it is mounted.
     shared: tokio::sync::Mutex<Option<u32>>,
+    /// Where sockets of the host wait for connections.
+    streams: Arc<Streams>,
+    /// There while the scratch disk is mounted.
+    trimming: Mutex<Option<Trimming>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +58,7 @@ enum Kind {
     Tmpfs,
     Block { slot: u32 },
     Shared,
+    Socket { token: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,13 +84,18 @@ impl Kind {
     fn path(self, name: &str) -> PathBuf {
         match self {
             Self::ScratchDirectory => paths::scratch_volume(name),
-            Self::Tmpfs | Self::Block { .. } => paths::volume(name),
+            Self::Tmpfs | Self::Block { .. } | Self::Socket { .. } => paths::volume(name),
             Self::Shared => paths::shared_volume(name),
         }
     }
 }
 
 impl Volumes {
+    /// None yet. Sockets will be among `streams`.
+    pub fn new(streams: Arc<Streams>) -> Self {
+        Self { streams, ..Self::default() }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,12 +118,20 @@ impl Volumes {
             table.scratch = Scratch::Mounting;
         }
         let flags = MountFlags::NODEV | MountFlags::NOATIME;
-        let mounted = slots.mount_exclusive(slot, "scratch".to_owned(), paths::SCRATCH.into(), "ext4", flags).await;
+        let mounted = slots
+            // Limits of volumes are enforced only where the mount says so.
+            .mount_exclusive(slot, "scratch".to_owned(), paths::SCRATCH.into(), "ext4", flags, c"prjquota")
+            .await;
         let mounted = match mounted {
             Ok(()) => make_scratch_directories(),
             Err(error) => Err(error),
         };
         self.table().scratch = if mounted.is_ok() { Scratch::Mounted { slot } } else { Scratch::Absent };
+        if mounted.is_ok() {
+            let trimming = Trimming::default();
+            tokio::spawn(keep_trimmed(Arc::clone(&trimming)));
+            *self.trimming.lock().unwrap_or_else(PoisonError::into_inner) = Some(trimming);
+        }
         mounted
     }
 
@@ -126,6 +149,10 @@ impl Volumes {
         }
         if let Some(slot) = self.shared.lock().await.take() {
             result = result.and(slots.unmount_exclusive(slot, paths::SHARED.into()).await);
+        }
+        let trimming = self.trimming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(trimming) = trimming {
+            drop(trimming.lock().await);
         }
         if let Scratch::Mounted { slot } = scratch {
             let synced = blocking(|| sync(Path::new(paths::SCRATCH))).await;
@@ -163,11 +190,18 @@ impl Volumes {
 
     async fn make(&self, slots: &Slots, name: &str, source: Source) -> Result<Kind> {
         match source {
-            Source::Scratch(_) => {
+            Source::Scratch(ScratchDirectory { size_bytes }) => {
                 if !self.has_scratch() {
                     return Err(Error::precondition("the pod has no scratch disk yet; mount it first"));
                 }
-                make_directory(&paths::scratch_volume(name), 0o777)?;
+                let directory = paths::scratch_volume(name);
+                make_directory(&directory, 0o777)?;
+                if size_bytes != 0
+                    && let Err(error) = quota::limit(&directory, size_bytes)
+                {
+                    remove_tree(&directory)?;
+                    return Err(error);
+                }
                 Ok(Kind::ScratchDirectory)
             }
             Source::Tmpfs(tmpfs) => {
@@ -188,7 +222,7 @@ impl Volumes {
                 if read_only || fs_type == "erofs" {
                     flags |= MountFlags::RDONLY;
                 }
-                slots.mount_exclusive(slot, format!("volume {name}"), paths::volume(name), fs_type, flags).await?;
+                slots.mount_exclusive(slot, format!("volume {name}"), paths::volume(name), fs_type, flags, c"").await?;
                 Ok(Kind::Block { slot })
             }
             Source::Shared(SharedTree { slot, tag }) => {
@@ -197,7 +231,28 @@ impl Volumes {
                 blocking(move || rustix::fs::lstat(&tree).on("lstat", tree.display())).await??;
                 Ok(Kind::Shared)
             }
+            Source::Socket(socket) => self.make_socket(name, &socket),
         }
+    }
+
+    /// Makes a socket for which the host carries the bytes.
+    fn make_socket(&self, name: &str, socket: &HostSocket) -> Result<Kind> {
+        let path = paths::volume(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).on("mkdir", parent.display())?;
+        }
+        let listener = UnixListener::bind(&path).on("bind", path.display())?;
+        let owned = rustix::fs::chown(&path, Some(Uid::from_raw(socket.uid)), Some(Gid::from_raw(socket.gid)))
+            .and_then(|()| rustix::fs::chmod(&path, Mode::from_raw_mode(socket.mode & 0o777)));
+        let added = owned.on("chown", path.display()).and_then(|()| {
+            let added = self.streams.add_socket(&format!("volume {name}"), socket.token, listener);
+            if added { Ok(()) } else { Err(Error::invalid("socket.token: taken, or there are too many streams")) }
+        });
+        if let Err(error) = added {
+            remove_socket(&path)?;
+            return Err(error);
+        }
+        Ok(Kind::Socket { token: socket.token })
     }
 
     /// Mounts the file system with the trees of the host, if it is not yet.
@@ -247,6 +302,10 @@ impl Volumes {
             Kind::Block { slot } => slots.unmount_exclusive(slot, path).await,
             // The device shows others too, and stays.
             Kind::Shared => Ok(()),
+            Kind::Socket { token } => {
+                self.streams.remove(token);
+                remove_socket(&path)
+            }
         };
         let mut table = self.table();
         match removed {
@@ -295,8 +354,8 @@ impl Volumes {
 fn open(kind: Kind, name: &str, sub_path: &str) -> Result<Detached> {
     let path = kind.path(name);
     let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Only the host may share a single file.
-    if kind != Kind::Shared {
+    // Only what the host shares may be a single file.
+    if !matches!(kind, Kind::Shared | Kind::Socket { .. }) {
         flags |= OFlags::DIRECTORY;
     }
     let mut at: OwnedFd = rustix::fs::open(&path, flags, Mode::empty()).on("open", path.display())?;
@@ -305,6 +364,13 @@ fn open(kind: Kind, name: &str, sub_path: &str) -> Result<Detached> {
             .map_err(|error| error.during(format_args!("sub_path of volume {name}")))?;
     }
     clone_at(&at, false).on("open_tree", format_args!("volume {name}"))
+}
+
+fn remove_socket(path: &Path) -> Result<()> {
+    match rustix::fs::unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno).on("unlink", path.display()),
+    }
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
@@ -328,12 +394,11 @@ fn make_scratch_directories() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use husk_agent_api::v1::ScratchDirectory;
 
     #[tokio::test]
     async fn a_scratch_volume_needs_the_scratch_disk() {
         let (volumes, slots) = (Volumes::default(), Slots::new());
-        let error = volumes.create(&slots, "data", Source::Scratch(ScratchDirectory {})).await.unwrap_err();
+        let error = volumes.create(&slots, "data", Source::Scratch(ScratchDirectory::default())).await.unwrap_err();
         assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
         assert!(matches!(volumes.acquire("data"), Err(Error::NotFound(_))));
     }

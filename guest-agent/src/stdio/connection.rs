@@ -7,6 +7,7 @@ use std::time::Duration;
 use husk_agent_api::{STDIO_ATTACHED, STDIO_UNKNOWN};
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::{Attachment, Direction, End, Streams, Wish};
@@ -43,6 +44,23 @@ where
         let _ = connection.shutdown().await;
         return;
     };
+    if let Direction::Socket(listener) = &attachment.direction {
+        let client = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = gone(attachment.wish.clone()) => return,
+            // Nothing is due from the host before the answer: it has hung up.
+            _ = connection.read_u8() => return,
+        };
+        // From here on another connection may wait for the next client.
+        drop(attachment);
+        return match client {
+            Ok((client, _)) => carry(client, connection).await,
+            Err(error) => {
+                crate::warning!("accept on a socket of the host: {error}");
+                tokio::time::sleep(QUIET).await;
+            }
+        };
+    }
     if connection.write_u8(STDIO_ATTACHED).await.is_err() {
         return;
     }
@@ -53,8 +71,19 @@ where
             () = removed(wish.clone()) => Ended::Finished,
         },
         Direction::Input { end, terminal } => input(end, *terminal, &mut connection, wish).await,
+        Direction::Socket(_) => return,
     };
     finish(attachment, ended, connection).await;
+}
+
+/// Carries bytes between a client and the host until both directions have ended.
+async fn carry<C>(mut client: UnixStream, mut connection: C)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    if connection.write_u8(STDIO_ATTACHED).await.is_ok() {
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut connection).await;
+    }
 }
 
 async fn finish<C>(attachment: Attachment, ended: Ended, mut connection: C)
@@ -165,7 +194,7 @@ mod tests {
     use crate::stdio::pipes;
     use husk_agent_api::v1::Stdio;
     use std::io::{Read as _, Write as _};
-    use tokio::net::UnixStream;
+    use tokio::net::UnixListener;
 
     const STDIO: Stdio = Stdio { stdin: 1, stdout: 2, stderr: 0 };
 
@@ -271,6 +300,51 @@ mod tests {
         let mut text = String::new();
         host.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "kept");
+    }
+
+    #[tokio::test]
+    async fn a_socket_has_a_connection_for_each_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let streams = Streams::new();
+        assert!(streams.add_socket("volume s", 7, UnixListener::bind(&path).unwrap()));
+        for n in 0..3_u8 {
+            let (mut host, guest) = UnixStream::pair().unwrap();
+            tokio::spawn(serve(Arc::clone(&streams), guest));
+            host.write_u64_le(7).await.unwrap();
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            assert_eq!(host.read_u8().await.unwrap(), STDIO_ATTACHED);
+            client.write_all(&[n; 3]).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut asked = Vec::new();
+            host.read_to_end(&mut asked).await.unwrap();
+            host.write_all(b"answer").await.unwrap();
+            drop(host);
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert_eq!((asked, answer.as_str()), (vec![n; 3], "answer"));
+        }
+        assert!(!streams.add_socket("volume t", 7, UnixListener::bind(dir.path().join("other")).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_for_a_client_can_be_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let streams = Streams::new();
+        streams.add_socket("volume s", 7, UnixListener::bind(&path).unwrap());
+        let (mut first, guest) = UnixStream::pair().unwrap();
+        let waiting = tokio::spawn(serve(Arc::clone(&streams), guest));
+        first.write_u64_le(7).await.unwrap();
+        tokio::task::yield_now().await;
+        drop(first);
+        waiting.await.unwrap();
+        let (mut second, guest) = UnixStream::pair().unwrap();
+        let waiting = tokio::spawn(serve(Arc::clone(&streams), guest));
+        second.write_u64_le(7).await.unwrap();
+        tokio::task::yield_now().await;
+        streams.remove(7);
+        waiting.await.unwrap();
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::pipe::PipeFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use crate::error::{Context, Error, Result};
@@ -39,6 +40,8 @@ pub enum Direction {
         /// Whether it is a pty.
         terminal: bool,
     },
+    /// Both ways, with whoever connects to a socket of the guest.
+    Socket(Arc<UnixListener>),
 }
 
 /// What an attached connection is told.
@@ -101,6 +104,19 @@ impl Streams {
             )));
         }
         Ok(())
+    }
+
+    /// Adds a socket; false when the token is taken already, or there are too many streams.
+    pub fn add_socket(&self, owner: &str, token: u64, listener: UnixListener) -> bool {
+        let mut table = self.table();
+        let room = token != 0 && !table.contains_key(&token) && table.len() < MAX_STREAMS;
+        if room {
+            let direction = Direction::Socket(Arc::new(listener));
+            let entry =
+                Entry { container: owner.to_owned(), direction, attached: false, wish: watch::Sender::new(Wish::Open) };
+            table.insert(token, entry);
+        }
+        room
     }
 
     /// Adds a stream. Token 0 stands for none.

@@ -128,7 +128,7 @@ fn volume(name: &str, sub_path: &str) -> Kind {
 
 async fn sharing(client: Client) {
     let mut agent = client.agent.clone();
-    let scratch = Some(Source::Scratch(ScratchDirectory {}));
+    let scratch = Some(Source::Scratch(ScratchDirectory::default()));
     agent.create_volume(CreateVolumeRequest { name: "disk".to_owned(), source: scratch }).await.unwrap();
     let tmpfs = Some(Source::Tmpfs(Tmpfs { size_bytes: 1 << 20 }));
     agent.create_volume(CreateVolumeRequest { name: "mem".to_owned(), source: tmpfs.clone() }).await.unwrap();

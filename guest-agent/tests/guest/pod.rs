@@ -82,7 +82,7 @@ async fn many_plugs(client: Client) {
 
 async fn volumes(client: Client) {
     let mut agent = client.agent;
-    let scratch = Some(Source::Scratch(ScratchDirectory {}));
+    let scratch = Some(Source::Scratch(ScratchDirectory::default()));
     let create = |name: &str, source| CreateVolumeRequest { name: name.to_owned(), source };
     agent.create_volume(create("data", scratch.clone())).await.unwrap();
     refused(agent.create_volume(create("data", scratch.clone())).await, Code::AlreadyExists, "data");

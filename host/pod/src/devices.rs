@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +28,12 @@ pub enum DeviceError {
     NotAFile { path: PathBuf },
     #[error("the disk image {} has {bytes} bytes, which is not a positive multiple of 512; it is cut short or no disk image", path.display())]
     Size { path: PathBuf, bytes: u64 },
+    #[error("the host has no block device {major}:{minor}")]
+    NoDevice { major: u32, minor: u32 },
+    #[error("the block device {} is given to another container of the pod with other access; give it the same way everywhere", path.display())]
+    Access { path: PathBuf },
+    #[error("the block device {} is in use on the host: unmount it there, or take it out of what holds it", path.display())]
+    Busy { path: PathBuf },
     #[error("the disk image {} is in use by another pod; a file system can be written by one machine at a time", path.display())]
     InUse { path: PathBuf },
     #[error("the disk image {} is attached read-only in this pod and cannot be written; remove its read-only user first", path.display())]
@@ -72,8 +78,12 @@ pub struct SlotInfo {
     pub users: u32,
 }
 
-/// (device, inode): the same image under two paths is one image.
-type Key = (u64, u64);
+/// The same image under two paths is one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    File { device: u64, inode: u64 },
+    Block { number: u64 },
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -109,13 +119,45 @@ impl Devices {
         let file = open(path, access)?;
         let key = key_of(&file, path)?;
         let mut table = self.table.lock().await;
+        self.share_or_plug(&mut table, file, key, path, access).await
+    }
+
+    /// Plugs a block device of the host, known by its numbers.
+    pub(crate) async fn acquire_block(&self, major: u32, minor: u32, access: Access) -> Result<Lease, DeviceError> {
+        let number = rustix::fs::makedev(major, minor);
+        let key = Key::Block { number };
+        let path = block_path(major, minor).ok_or(DeviceError::NoDevice { major, minor })?;
+        let mut table = self.table.lock().await;
+        match table.entries.get(&key) {
+            // A read-only user of a writable slot could write.
+            Some(entry) if entry.access != access => return Err(DeviceError::Access { path }),
+            // What the VMM has open exclusively cannot be opened so again, and need not.
+            Some(_) => {
+                let file = open_block(&path, number, Access::ReadOnly)?;
+                self.share_or_plug(&mut table, file, key, &path, access).await
+            }
+            None => {
+                let file = open_block(&path, number, access)?;
+                self.share_or_plug(&mut table, file, key, &path, access).await
+            }
+        }
+    }
+
+    async fn share_or_plug(
+        &self,
+        table: &mut Table,
+        file: File,
+        key: Key,
+        path: &Path,
+        access: Access,
+    ) -> Result<Lease, DeviceError> {
         if let Some(entry) = table.entries.get_mut(&key) {
             if access == Access::Exclusive && entry.access == Access::ReadOnly {
                 return Err(DeviceError::ReadOnly { path: path.to_owned() });
             }
             entry.users = entry.users.saturating_add(1);
             let slot = entry.slot;
-            self.show(&table);
+            self.show(table);
             return Ok(Lease { key, slot });
         }
         lock(&file, path, access)?;
@@ -125,7 +167,7 @@ impl Devices {
         tracing::debug!(slot = slot.0, image = %path.display(), name, "device plugged");
         let entry = Entry { slot, path: path.to_owned(), name, access, users: 1 };
         table.entries.insert(key, entry);
-        self.show(&table);
+        self.show(table);
         Ok(Lease { key, slot })
     }
 
@@ -216,7 +258,31 @@ fn open(path: &Path, access: Access) -> Result<File, DeviceError> {
         .map_err(|source| DeviceError::Open { path: path.to_owned(), source })
 }
 
-/// Block devices of the host are not taken (CVE-2026-24054 of a peer: a host disk plugged in by mistake).
+/// Where the device node of a block device is (`Documentation/ABI/testing/sysfs-block`).
+fn block_path(major: u32, minor: u32) -> Option<PathBuf> {
+    let uevent = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).ok()?;
+    let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some(Path::new("/dev").join(name))
+}
+
+/// For writing, a device must not be in use on the host: mounted, swapped to, or part of another (open(2), `O_EXCL`).
+fn open_block(path: &Path, number: u64, access: Access) -> Result<File, DeviceError> {
+    let exclusive = if access == Access::Exclusive { libc::O_EXCL } else { 0 };
+    let opened =
+        OpenOptions::new().read(true).write(access == Access::Exclusive).custom_flags(exclusive).open(path).map_err(
+            |source| match source.raw_os_error() {
+                Some(libc::EBUSY) => DeviceError::Busy { path: path.to_owned() },
+                _ => DeviceError::Open { path: path.to_owned(), source },
+            },
+        )?;
+    let metadata = opened.metadata().map_err(|source| DeviceError::Open { path: path.to_owned(), source })?;
+    if !metadata.file_type().is_block_device() || metadata.rdev() != number {
+        return Err(DeviceError::NotAFile { path: path.to_owned() });
+    }
+    Ok(opened)
+}
+
+/// Block devices of the host are not taken for images (CVE-2026-24054 of a peer: a host disk plugged in by mistake).
 fn key_of(file: &File, path: &Path) -> Result<Key, DeviceError> {
     let metadata = file.metadata().map_err(|source| DeviceError::Open { path: path.to_owned(), source })?;
     if !metadata.is_file() || metadata.file_type().is_block_device() {
@@ -226,7 +292,7 @@ fn key_of(file: &File, path: &Path) -> Result<Key, DeviceError> {
     if bytes == 0 || !bytes.is_multiple_of(SECTOR) {
         return Err(DeviceError::Size { path: path.to_owned(), bytes });
     }
-    Ok((metadata.dev(), metadata.ino()))
+    Ok(Key::File { device: metadata.dev(), inode: metadata.ino() })
 }
 
 /// The lock belongs to the open file that the VMM gets, so it lasts as long as the VMM has it.

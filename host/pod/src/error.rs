@@ -95,7 +95,9 @@ impl StartError {
 
 fn share_kind(error: &ShareError) -> ErrorKind {
     match error {
-        ShareError::Tree(TreeError::Make { .. }) | ShareError::Descriptors(_) => ErrorKind::Internal,
+        ShareError::Tree(TreeError::Make { .. }) | ShareError::Descriptors(_) | ShareError::Random(_) => {
+            ErrorKind::Internal
+        }
         ShareError::Tree(_) => ErrorKind::FailedPrecondition,
         ShareError::Vmm { source, .. } => vmm_kind(source),
         ShareError::Agent { source, .. } => agent_kind(source),
@@ -234,7 +236,11 @@ fn device_kind(error: &DeviceError) -> ErrorKind {
         DeviceError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
         DeviceError::Open { .. } => ErrorKind::Internal,
         DeviceError::NotAFile { .. } | DeviceError::Size { .. } => ErrorKind::InvalidArgument,
-        DeviceError::InUse { .. } | DeviceError::ReadOnly { .. } => ErrorKind::FailedPrecondition,
+        DeviceError::NoDevice { .. } => ErrorKind::NotFound,
+        DeviceError::InUse { .. }
+        | DeviceError::ReadOnly { .. }
+        | DeviceError::Busy { .. }
+        | DeviceError::Access { .. } => ErrorKind::FailedPrecondition,
         DeviceError::Vmm { source, .. } => vmm_kind(source),
         DeviceError::Agent { source, .. } => agent_kind(source),
     }

@@ -22,6 +22,7 @@ mod host;
 mod network;
 mod pod;
 mod shares;
+mod sockets;
 mod spec;
 mod text;
 mod vmm;

@@ -13,8 +13,9 @@ use husk_vmm_control::{Device, SlotIndex};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::sync::Mutex;
 
-use crate::agent::{Agent, AgentError};
+use crate::agent::{Agent, AgentError, random_token};
 use crate::host::tree::{Identity, Tree, TreeError};
+use crate::sockets::SocketProxy;
 use crate::spec::HostTree;
 use crate::vmm::{Vmm, VmmError};
 
@@ -29,6 +30,8 @@ pub enum ShareError {
     Tree(#[from] TreeError),
     #[error("the VMM's own descriptors cannot be opened: {0}")]
     Descriptors(#[source] std::io::Error),
+    #[error("the kernel gave no random numbers: {0}")]
+    Random(#[source] std::io::Error),
     #[error("cannot share {path}: {source}")]
     Vmm { path: String, source: VmmError },
     #[error("the guest does not take {path}: {source}")]
@@ -60,6 +63,8 @@ struct Key {
 struct Share {
     name: String,
     users: u32,
+    /// For a socket; its life is that of the share.
+    proxy: Option<SocketProxy>,
 }
 
 #[derive(Debug)]
@@ -98,11 +103,16 @@ impl Shares {
             return Ok(ShareLease { key, name: share.name.clone() });
         }
         let path = wanted.source.display().to_string();
-        let slot = self.device(&mut table, &path).await?;
         table.made = table.made.wrapping_add(1);
         let name = format!("{TREE}{}", table.made);
-        self.show(slot, &name, tree, read_only, path).await?;
-        table.shares.insert(key, Share { name: name.clone(), users: 1 });
+        let proxy = if tree.socket.is_some() {
+            Some(self.connect(&name, tree, path).await?)
+        } else {
+            let slot = self.device(&mut table, &path).await?;
+            self.show(slot, &name, tree, read_only, path).await?;
+            None
+        };
+        table.shares.insert(key, Share { name: name.clone(), users: 1, proxy: proxy });
         Ok(ShareLease { key, name })
     }
 
@@ -150,6 +160,17 @@ impl Shares {
         Ok(())
     }
 
+    /// Makes a socket in the guest whose clients reach the host's.
+    async fn connect(&self, name: &str, tree: Tree, path: String) -> Result<SocketProxy, ShareError> {
+        let (mode, uid, gid) = tree.socket.unwrap_or_default();
+        let token = random_token().map_err(ShareError::Random)?;
+        let socket = v1::HostSocket { token, mode, uid, gid };
+        let source = Some(v1::create_volume_request::Source::Socket(socket));
+        let request = v1::CreateVolumeRequest { name: name.into(), source };
+        self.agent.create_volume(request).await.map_err(|source| ShareError::Agent { path, source })?;
+        Ok(SocketProxy::start(&self.agent, token, tree.into_place()))
+    }
+
     async fn hide(&self, slot: SlotIndex, name: &str) {
         match self.vmm.unexport(slot, name).await {
             Ok(()) | Err(VmmError::Ended(_)) => {}
@@ -165,13 +186,14 @@ impl Shares {
         if share.users > 0 {
             return;
         }
+        let is_socket = share.proxy.is_some();
         table.shares.remove(&lease.key);
         if let Err(error) = self.agent.remove_volume(lease.name.clone()).await
             && !matches!(error, AgentError::Ended(_))
         {
             tracing::warn!(volume = lease.name, %error, "guest does not give a tree back");
         }
-        if let Some(slot) = table.slot {
+        if let Some(slot) = table.slot.filter(|_| !is_socket) {
             self.hide(slot, &lease.name).await;
         }
     }

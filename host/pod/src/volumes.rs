@@ -84,9 +84,11 @@ impl Volumes {
                 _ => Ok(()),
             };
         }
-        let medium = wanted.medium.unwrap_or(Medium::Disk);
+        let medium = wanted.medium.unwrap_or(Medium::Disk { size_bytes: 0 });
         let source = match medium {
-            Medium::Disk => v1::create_volume_request::Source::Scratch(v1::ScratchDirectory {}),
+            Medium::Disk { size_bytes } => {
+                v1::create_volume_request::Source::Scratch(v1::ScratchDirectory { size_bytes })
+            }
             Medium::Memory { size_bytes } => v1::create_volume_request::Source::Tmpfs(v1::Tmpfs { size_bytes }),
         };
         self.create(name, source).await?;

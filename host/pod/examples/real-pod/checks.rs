@@ -35,6 +35,10 @@ checks![
     volumes_are_shared_and_survive_containers,
     a_disk_keeps_its_content_between_pods,
     trees_of_the_host_are_shared,
+    a_socket_of_the_host_is_reached,
+    a_block_device_of_the_host_is_given,
+    a_volume_has_a_limit,
+    deleted_space_goes_back_to_the_host,
     process_namespaces_can_be_shared,
     a_missing_program_is_an_error,
     devices_come_and_go_a_hundred_times,
@@ -299,6 +303,81 @@ async fn trees_of_the_host_are_shared(bench: Bench) -> Outcome {
         Err(error) if error.to_string().contains("does not exist on the host") => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
+}
+
+async fn a_socket_of_the_host_is_reached(bench: Bench) -> Outcome {
+    let host = tempfile::tempdir()?;
+    let path = host.path().join("echo.sock");
+    let listener = tokio::net::UnixListener::bind(&path)?;
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.into_split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    let pod = bench.start(json!({})).await?;
+    // For this check the image needs a Perl, as Debian's has.
+    let client = "use IO::Socket::UNIX; for (1..3) { my $s = IO::Socket::UNIX->new(Peer => '/s') or die $!; \
+                  print $s \"hello $_\\n\"; $s->shutdown(1); print <$s>; }";
+    let mut members = shell(&format!("ls -l /s; perl -e '{}'", client.replace('\'', "'\\''")));
+    members["mounts"] = json!([{"destination": "/s", "type": "bind", "source": path, "options": ["rbind"]}]);
+    let ran = run(&bench, &pod, "c", members).await;
+    server.abort();
+    let ran = ran?;
+    println!("        {ran:?}");
+    ensure(ran.stdout.ends_with("hello 1\nhello 2\nhello 3\n"), format!("{ran:?}"))
+}
+
+async fn a_block_device_of_the_host_is_given(bench: Bench) -> Outcome {
+    let image = bench.disk()?;
+    let losetup = |arguments: &[&str]| std::process::Command::new("losetup").args(arguments).arg(&image).output();
+    let device = String::from_utf8(losetup(&["-f", "--show"])?.stdout)?.trim().to_owned();
+    let number = std::os::unix::fs::MetadataExt::rdev(&std::fs::metadata(&device)?);
+    let (major, minor) = (libc::major(number), libc::minor(number));
+    let pod = bench.start(json!({})).await?;
+    let mut members = shell(
+        "dd if=/dev/data bs=1 skip=1080 count=2 2>/dev/null | od -An -tx1; \
+                             echo hello | dd of=/dev/data bs=512 seek=100 2>&1 | tail -1; ls -l /dev/data",
+    );
+    members["linux"] = json!({
+        "devices": [{"path": "/dev/data", "type": "b", "major": major, "minor": minor}],
+        "resources": {"devices": [{"allow": true, "type": "b", "major": major, "minor": minor, "access": "rwm"}]},
+    });
+    let ran = run(&bench, &pod, "c", members).await;
+    let detached = std::process::Command::new("losetup").args(["-d", &device]).status()?;
+    let ran = ran?;
+    println!("        {ran:?}");
+    ensure(ran.stdout.contains("53 ef") && ran.exit.code == 0 && detached.success(), format!("{ran:?}"))?;
+    let bytes = std::fs::read(&image)?;
+    ensure(bytes.get(51200..51205) == Some(b"hello"), "what was written is not on the host")
+}
+
+async fn a_volume_has_a_limit(bench: Bench) -> Outcome {
+    let pod = bench.start(json!({})).await?;
+    let mut members = shell("dd if=/dev/zero of=/v/a bs=1M count=20; df -k /v | tail -1; echo x > /other && echo fine");
+    members["mounts"] = json!([{"destination": "/v", "type": "husk.volume", "source": "v",
+                                "options": ["medium=disk", "size=8388608"]}]);
+    let ran = run(&bench, &pod, "c", members).await?;
+    println!("        {ran:?}");
+    ensure(ran.stderr.contains("quota exceeded") && ran.stdout.ends_with("fine\n"), format!("{ran:?}"))
+}
+
+async fn deleted_space_goes_back_to_the_host(bench: Bench) -> Outcome {
+    let pod = bench.start(json!({})).await?;
+    let used = || Ok::<_, std::io::Error>(std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(bench.scratch())?));
+    keep(&bench, &pod, "c", shell("sleep 1000")).await?;
+    exec(&pod, "c", "w", "dd if=/dev/urandom of=/big bs=1M count=32; sync").await?;
+    let full = used()?;
+    exec(&pod, "c", "d", "rm /big; sync").await?;
+    for _ in 0..60 {
+        if used()? + 50_000 < full {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Err(format!("{full} blocks were used, and {} are a minute later", used()?).into())
 }
 
 async fn process_namespaces_can_be_shared(bench: Bench) -> Outcome {

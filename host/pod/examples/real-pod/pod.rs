@@ -71,6 +71,10 @@ impl Bench {
         if status.success() { Ok(path) } else { Err(format!("mkfs.ext4: {status}").into()) }
     }
 
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.data_dir().join("scratch.img")
+    }
+
     pub(crate) fn rootfs(&self) -> Vec<RootfsImage> {
         vec![RootfsImage { path: self.image.clone() }]
     }

@@ -89,6 +89,21 @@ fn random_u64() -> std::io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// Opens a connection that waits at a socket of the guest, however long, and is the next client's.
+pub(crate) async fn wait_for_client(path: &Path, token: u64) -> Result<UnixStream, StreamError> {
+    handshake(path, "socket", token).await.map(Stream::into_inner)
+}
+
+/// Random and not zero.
+pub(crate) fn random_token() -> std::io::Result<u64> {
+    loop {
+        let token = random_u64()?;
+        if token != 0 {
+            return Ok(token);
+        }
+    }
+}
+
 /// Connects every stream that the tokens name.
 pub(crate) async fn attach(path: &Path, tokens: Tokens, deadline: Duration) -> Result<ProcessStreams, StreamError> {
     let Tokens(stdio) = tokens;

@@ -12,12 +12,13 @@ use super::scratch::ScratchError;
 use crate::text;
 
 /// Changes with [`OPTIONS`], so that an old template is not taken for a new one.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// - no journal: the file system dies with its pod, and a journal would double every write of metadata;
 /// - no reserved blocks: containers may be root, and the limit is the disk's size;
 /// - inode tables count as zeroed: the image is a fresh sparse file, so they are, and the guest's kernel need not fill
 ///   them in the background, block by block of the host's disk;
+/// - project quotas: the limits of single volumes;
 /// - no discard: there is nothing to discard in a new file.
 const OPTIONS: [&str; 12] = [
     "-q",
@@ -27,9 +28,9 @@ const OPTIONS: [&str; 12] = [
     "-m",
     "0",
     "-O",
-    "^has_journal",
+    "^has_journal,quota,project",
     "-E",
-    "lazy_itable_init=1,assume_storage_prezeroed=1,nodiscard,root_owner=0:0",
+    "quotatype=prjquota,lazy_itable_init=1,assume_storage_prezeroed=1,nodiscard,root_owner=0:0",
     "-L",
     "husk-scratch",
 ];
@@ -119,7 +120,7 @@ mod tests {
         let mut names: Vec<_> =
             std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["ext4-v1-33554432.img", "lock"]);
+        assert_eq!(names, ["ext4-v2-33554432.img", "lock"]);
     }
 
     #[test]
@@ -127,7 +128,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Too small for a file system.
         assert!(matches!(get(dir.path(), 4096), Err(ScratchError::Mkfs { .. })));
-        assert!(!dir.path().join("ext4-v1-4096.img").exists());
-        assert!(!dir.path().join("ext4-v1-4096.new").exists());
+        assert!(!dir.path().join("ext4-v2-4096.img").exists());
+        assert!(!dir.path().join("ext4-v2-4096.new").exists());
     }
 }

@@ -21,7 +21,7 @@ pub enum TreeError {
     Outside { path: PathBuf, sub_path: String },
     #[error("{sub_path:?} cannot be made below {}: {source}", path.display())]
     Make { path: PathBuf, sub_path: String, source: io::Error },
-    #[error("{} is a {kind}: only directories and regular files of the host can be shared with a VM", path.display())]
+    #[error("{} is a {kind}: only directories, regular files and sockets of the host can be shared with a VM", path.display())]
     Kind { path: PathBuf, kind: &'static str },
 }
 
@@ -41,6 +41,8 @@ pub(crate) struct Tree {
     at: OwnedFd,
     path: PathBuf,
     pub(crate) identity: Identity,
+    /// Not a tree after all: permission bits, owner and group of a socket.
+    pub(crate) socket: Option<(u32, u32, u32)>,
 }
 
 impl Tree {
@@ -57,8 +59,7 @@ impl Tree {
         let look = |errno: Errno| TreeError::Open { path: path.clone(), source: errno.into() };
         let stat = statx(&at, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).map_err(look)?;
         let kind = match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
-            FileType::Directory | FileType::RegularFile => None,
-            FileType::Socket => Some("socket"),
+            FileType::Directory | FileType::RegularFile | FileType::Socket => None,
             FileType::Fifo => Some("named pipe"),
             FileType::BlockDevice => Some("block device"),
             FileType::CharacterDevice => Some("character device"),
@@ -74,7 +75,14 @@ impl Tree {
             recursive: wanted.recursive,
             follows_host: wanted.follows_host,
         };
-        Ok(Self { at, path, identity })
+        let is_socket = FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Socket;
+        let socket = is_socket.then_some((u32::from(stat.stx_mode) & 0o777, stat.stx_uid, stat.stx_gid));
+        Ok(Self { at, path, identity, socket })
+    }
+
+    /// The opened place itself.
+    pub(crate) fn into_place(self) -> OwnedFd {
+        self.at
     }
 
     /// What the VMM is to show: the place itself, where the host's mounts come and go, or a copy of its mounts as they
@@ -173,7 +181,7 @@ mod tests {
         assert!(matches!(tree(&dir.path().join("none"), ""), Err(TreeError::Missing { .. })));
         assert!(matches!(tree(Path::new("/dev/null"), ""), Err(TreeError::Kind { kind: "character device", .. })));
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
-        assert!(matches!(tree(dir.path(), "socket"), Err(TreeError::Kind { kind: "socket", .. })));
+        assert!(tree(dir.path(), "socket").unwrap().socket.is_some());
     }
 
     #[test]

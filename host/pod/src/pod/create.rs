@@ -12,7 +12,7 @@ use super::table::Holdings;
 use crate::agent::{ProcessStreams, StdioWanted, Tokens, attach};
 use crate::devices::Access;
 use crate::error::CreateError;
-use crate::spec::{self, ContainerPlan, MountSource, PlannedMount, SpecError};
+use crate::spec::{self, BlockDevice, ContainerPlan, MountSource, PlannedDevice, PlannedMount, SpecError};
 use crate::text;
 
 /// A read-only EROFS image of a container's root file system.
@@ -101,12 +101,13 @@ impl Pod {
     ) -> Result<(u32, ProcessStreams), CreateError> {
         let lower_slots = self.plug_rootfs(id, rootfs, holdings).await?;
         let mounts = self.provide_mounts(id, plan.mounts, holdings).await?;
+        let devices = self.provide_devices(id, plan.devices, holdings).await?;
         let tokens = Tokens::random(stdio).map_err(|source| CreateError::Stream { id: id.into(), source })?;
         let request = v1::CreateContainerRequest {
             container_id: id.into(),
             root_fs: Some(v1::RootFs { lower_slots, read_only: plan.root_read_only }),
             mounts,
-            devices: plan.devices,
+            devices,
             process: Some(v1::Process { stdio: Some(tokens.message()), ..plan.process }),
             resources: Some(plan.resources),
             pid_mode: plan.pid_mode.into(),
@@ -145,6 +146,29 @@ impl Pod {
             holdings.images.push(lease);
         }
         Ok(slots)
+    }
+
+    async fn provide_devices(
+        &self,
+        id: &str,
+        planned: Vec<PlannedDevice>,
+        holdings: &mut Holdings,
+    ) -> Result<Vec<v1::DeviceNode>, CreateError> {
+        let mut nodes = Vec::with_capacity(planned.len());
+        for device in planned {
+            nodes.push(match device {
+                PlannedDevice::Node(node) => node,
+                PlannedDevice::Block(BlockDevice { node, major, minor, read_only }) => {
+                    let access = if read_only { Access::ReadOnly } else { Access::Exclusive };
+                    let lease = self.devices.acquire_block(major, minor, access).await;
+                    let lease = lease.map_err(|source| CreateError::Device { id: id.into(), source })?;
+                    let slot = Some(lease.slot());
+                    holdings.images.push(lease);
+                    v1::DeviceNode { slot, ..node }
+                }
+            });
+        }
+        Ok(nodes)
     }
 
     async fn provide_mounts(

@@ -128,8 +128,8 @@ impl Pod {
         if let Some(id) = id {
             self.table.expect(id, &[Created, Running], "update")?;
         }
-        let limits =
-            spec::resources(resources).map_err(|source| ProcessError::Spec { container: container.into(), source })?;
+        let limits = spec::resources(resources, &[])
+            .map_err(|source| ProcessError::Spec { container: container.into(), source })?;
         let request = v1::UpdateContainerRequest { container_id: container.into(), resources: Some(limits) };
         self.agent.update_container(request).await.map_err(|source| agent(container, source))
     }

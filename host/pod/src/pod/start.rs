@@ -293,7 +293,7 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
         sysctls: plan.sysctls,
         resources: Some(plan.resources),
         share_process_namespace: plan.share_pids,
-        shm_bytes: 0,
+        shm_bytes: plan.shm_bytes,
     })
 }
 

@@ -3,6 +3,7 @@
 use husk_agent_api::v1;
 use oci_spec::runtime::Spec;
 
+use super::devices::PlannedDevice;
 use super::mounts::{PlannedMount, mounts};
 use super::{SpecError, container_path, devices, linux, namespaces, process, resources};
 
@@ -11,7 +12,7 @@ use super::{SpecError, container_path, devices, linux, namespaces, process, reso
 pub(crate) struct ContainerPlan {
     pub(crate) process: v1::Process,
     pub(crate) mounts: Vec<PlannedMount>,
-    pub(crate) devices: Vec<v1::DeviceNode>,
+    pub(crate) devices: Vec<PlannedDevice>,
     pub(crate) resources: v1::Resources,
     pub(crate) pid_mode: v1::PidMode,
     pub(crate) masked_paths: Vec<String>,
@@ -40,11 +41,15 @@ pub(crate) fn container(spec: &Spec, pod: PodTraits) -> Result<ContainerPlan, Sp
         Some(wanted) => process::process(wanted)?,
         None => return Err(SpecError::invalid("process", "(absent)", "a container needs a program to run")),
     };
+    let devices = linux.devices().as_deref().unwrap_or_default();
+    let blocks = devices::block_numbers(devices);
+    let limits = linux.resources().as_ref();
+    let rules = limits.and_then(|limits| limits.devices().as_deref()).unwrap_or_default();
     Ok(ContainerPlan {
         process,
         mounts: mounts(spec.mounts().as_deref().unwrap_or_default())?,
-        devices: devices::nodes(linux.devices().as_deref().unwrap_or_default())?,
-        resources: linux.resources().as_ref().map(resources::resources).transpose()?.unwrap_or_default(),
+        devices: devices::nodes(devices, rules)?,
+        resources: limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default(),
         pid_mode: namespaces::pid_mode(linux.namespaces().as_deref().unwrap_or_default(), pod.shares_pids)?,
         masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,

@@ -18,6 +18,7 @@ mod sandbox;
 pub(crate) mod testing;
 
 pub(crate) use container::{ContainerPlan, PodTraits, container};
+pub(crate) use devices::{BlockDevice, PlannedDevice};
 pub(crate) use mounts::{DiskFs, HostTree, Medium, MountSource, PlannedMount, VolumeWanted};
 pub(crate) use process::process;
 pub(crate) use resources::resources;

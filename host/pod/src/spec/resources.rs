@@ -11,10 +11,10 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use super::devices::check_rules;
 use super::{SpecError, refuse_members, refuse_some};
 
-/// Limits as the agent sets them.
-pub(crate) fn resources(wanted: &LinuxResources) -> Result<v1::Resources, SpecError> {
+/// Limits as the agent sets them. `blocks` are the block devices that the rules may allow.
+pub(crate) fn resources(wanted: &LinuxResources, blocks: &[(i64, i64)]) -> Result<v1::Resources, SpecError> {
     refuse(wanted)?;
-    check_rules(wanted.devices().as_deref().unwrap_or_default())?;
+    check_rules(wanted.devices().as_deref().unwrap_or_default(), blocks)?;
     let mut limits = v1::Resources::default();
     if let Some(wanted) = wanted.memory() {
         memory(wanted, &mut limits)?;
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     fn parse(json: Value) -> Result<v1::Resources, SpecError> {
-        resources(&serde_json::from_value(json).unwrap())
+        resources(&serde_json::from_value(json).unwrap(), &[])
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use husk_agent_api::v1;
 use oci_spec::runtime::Spec;
 
-use super::{SpecError, linux, namespaces, refuse_some, resources};
+use super::{SpecError, devices, linux, namespaces, refuse_some, resources};
 
 /// Guest memory of a pod whose containers have no memory limit, in bytes.
 const DEFAULT_MEMORY: u64 = 512 * MIB;
@@ -31,6 +31,7 @@ const QUOTA_ANNOTATION: &str = "io.kubernetes.cri.sandbox-cpu-quota";
 const PERIOD_ANNOTATION: &str = "io.kubernetes.cri.sandbox-cpu-period";
 const SHARE_PIDS_ANNOTATION: &str = "dev.husk.share-process-namespace";
 const RESOLV_CONF_ANNOTATION: &str = "dev.husk.resolv-conf";
+const SHM_ANNOTATION: &str = "dev.husk.shm-size";
 const HOSTS_ANNOTATION: &str = "dev.husk.hosts";
 /// Most of such a file, in bytes.
 const MAX_FILE: usize = 64 * 1024;
@@ -56,6 +57,8 @@ pub(crate) struct SandboxPlan {
     pub(crate) resolv_conf: String,
     /// Further lines of the pod's hosts file.
     pub(crate) hosts: String,
+    /// Of /dev/shm; 0: the default of 64 MiB.
+    pub(crate) shm_bytes: u64,
 }
 
 /// Reads a sandbox's spec, or that of a pod's only container when `single_container`.
@@ -68,7 +71,9 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: 
     let netns =
         spec_linux.and_then(|linux| namespaces::network_path(linux.namespaces().as_deref().unwrap_or_default()));
     let limits = spec_linux.and_then(|linux| linux.resources().as_ref());
-    let limits = limits.map(resources::resources).transpose()?.unwrap_or_default();
+    let devices = spec_linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    let blocks = devices::block_numbers(devices);
+    let limits = limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default();
     let annotations = spec.annotations().as_ref();
     let annotation = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
     let share_pids = flag(SHARE_PIDS_ANNOTATION, annotation(SHARE_PIDS_ANNOTATION))?;
@@ -85,6 +90,7 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: 
         netns,
         resolv_conf: file(RESOLV_CONF_ANNOTATION, annotation(RESOLV_CONF_ANNOTATION))?,
         hosts: file(HOSTS_ANNOTATION, annotation(HOSTS_ANNOTATION))?,
+        shm_bytes: number(SHM_ANNOTATION, annotation(SHM_ANNOTATION))?,
     })
 }
 

@@ -77,8 +77,8 @@ pub(crate) struct VolumeWanted {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Medium {
-    /// A directory on the scratch disk.
-    Disk,
+    /// A directory on the scratch disk; 0 = no limit but the disk's.
+    Disk { size_bytes: u64 },
     /// A tmpfs; 0 = the kernel's default size.
     Memory { size_bytes: u64 },
 }
@@ -197,24 +197,18 @@ fn source(field: &str, fs_type: &str, mount: &Mount, mut options: Options) -> Re
 
 fn medium(field: &str, medium: Option<String>, size: Option<String>) -> Result<Option<Medium>, SpecError> {
     let field = format!("{field}.options");
-    match (medium.as_deref(), size) {
-        (None, None) => Ok(None),
-        (Some("memory"), size) => {
-            let size_bytes = match size {
-                None => 0,
-                Some(size) => match size.parse() {
-                    Ok(bytes @ 1..) => bytes,
-                    _ => return Err(SpecError::invalid(field, format!("size={size}"), "it is a number of bytes")),
-                },
-            };
-            Ok(Some(Medium::Memory { size_bytes }))
-        }
-        (Some("disk"), None) => Ok(Some(Medium::Disk)),
-        (Some("disk") | None, Some(size)) => {
-            let why = "a size can be enforced for medium=memory only; volumes on disk share the scratch disk's limit";
-            Err(SpecError::unsupported(field, format!("size={size}"), why))
-        }
-        (Some(other), _) => Err(SpecError::invalid(field, format!("medium={other}"), "it is disk or memory")),
+    let size_bytes = match size {
+        None => 0,
+        Some(size) => match size.parse() {
+            Ok(bytes @ 1..) => bytes,
+            _ => return Err(SpecError::invalid(field, format!("size={size}"), "it is a number of bytes")),
+        },
+    };
+    match medium.as_deref() {
+        None if size_bytes == 0 => Ok(None),
+        None | Some("disk") => Ok(Some(Medium::Disk { size_bytes })),
+        Some("memory") => Ok(Some(Medium::Memory { size_bytes })),
+        Some(other) => Err(SpecError::invalid(field, format!("medium={other}"), "it is disk or memory")),
     }
 }
 

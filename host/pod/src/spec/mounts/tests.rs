@@ -77,11 +77,15 @@ fn volumes_carry_medium_size_and_sub_path() {
 }
 
 #[test]
-fn a_size_on_disk_is_refused_rather_than_ignored() {
-    assert!(of_type("husk.volume", "v", &["size=5"]).is_err());
-    assert!(of_type("husk.volume", "v", &["medium=disk", "size=5"]).is_err());
-    assert!(of_type("husk.volume", "v", &["medium=memory", "size=-5"]).is_err());
-    assert!(of_type("husk.volume", "v", &["medium=tape"]).is_err());
+fn a_volume_has_a_size_on_either_medium() {
+    for options in [&["size=5"][..], &["medium=disk", "size=5"]] {
+        let mount = of_type("husk.volume", "v", options).unwrap();
+        let MountSource::Volume { volume, .. } = mount.source else { panic!() };
+        assert_eq!(volume.medium, Some(Medium::Disk { size_bytes: 5 }));
+    }
+    for bad in ["size=-5", "size=0", "size=1k", "medium=tape"] {
+        assert_eq!(of_type("husk.volume", "v", &[bad]).unwrap_err().field(), "mounts[0].options", "{bad}");
+    }
 }
 
 #[test]
