@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::process::Command;
+
 use husk_tests::fixture::{Husk, find_object, manifest_file, wait_for, wait_until};
 use serde_json::Value;
 
@@ -77,7 +79,31 @@ fn tomcat_serves_the_war_that_the_init_container_copied() {
     husk.wait_for_log("javaweb-2-tomcat", "Server startup");
     let page = husk.sh("javaweb-2-tomcat", "wget -qO- http://localhost:8080/sample/");
     assert!(page.contains("Hello, World"), "{page}");
+    // The same through the host's port.
+    let page = wait_for("an answer at port 8001 of the host", 10, || {
+        let answer = Command::new("curl").args(["-sf", "http://127.0.0.1:8001/sample/"]).output().ok()?;
+        answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).into_owned())
+    });
+    assert!(page.contains("Hello, World"), "{page}");
     husk.down(&pod);
+}
+
+#[test]
+fn nginx_serves_what_the_other_container_wrote_on_the_host() {
+    let husk = Husk::new();
+    let fresh = !std::path::Path::new("/data").exists();
+    let pod = husk.play("two-containers.yaml");
+    let writer = husk.wait_for_exit("two-containers-debian-container");
+    assert_eq!((writer.exit_code(), writer.restarts()), (0, 0));
+    assert_eq!(std::fs::read_to_string("/data/index.html").unwrap(), "Hello from the debian container\n");
+    let page = husk.sh("two-containers-nginx-container", "wget -qO- http://localhost/");
+    assert_eq!(page, "Hello from the debian container");
+    assert_eq!(husk.container("two-containers-nginx-container").status(), "running");
+    husk.down(&pod);
+    assert!(std::path::Path::new("/data/index.html").exists(), "what is the host's stays");
+    if fresh {
+        std::fs::remove_dir_all("/data").unwrap();
+    }
 }
 
 #[test]
@@ -314,8 +340,8 @@ fn an_unsupported_field_is_refused_by_its_name_before_anything_is_made() {
             vec!["hostPort", "70000"],
         ),
         (
-            pod(&format!("{container}  volumes: [{{name: data, hostPath: {{path: /data}}}}]\n")),
-            vec!["spec.volumes[0].hostPath", "virtio-fs"],
+            pod(&format!("{container}  volumes: [{{name: disk, hostPath: {{path: /dev/sda, type: BlockDevice}}}}]\n")),
+            vec!["spec.volumes[0].hostPath.type", "BlockDevice"],
         ),
         (pod(&format!("{container}      livenessProbe: {{exec: {{command: [\"true\"]}}}}\n")), vec!["livenessProbe"]),
         (pod(&format!("{container}      imagePulPolicy: Always\n")), vec!["imagePulPolicy"]),

@@ -1,10 +1,14 @@
 //! `husk inspect`
 
+use std::collections::BTreeSet;
+
+use oci_spec::runtime::Mount;
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
 use crate::output;
 use crate::pods::lookup::Found;
+use crate::pods::prepare::HIDDEN;
 
 /// Show everything about containers, as JSON
 #[derive(Debug, clap::Args)]
@@ -34,17 +38,9 @@ fn inspect(engine: &Engine, found: &Found) -> Value {
     let resources = spec.as_ref().and_then(|s| s.linux().clone()).and_then(|l| l.resources().clone());
     let memory = resources.as_ref().and_then(|r| r.memory().as_ref().and_then(|m| m.limit())).unwrap_or_default();
     let cpu = resources.as_ref().and_then(|r| r.cpu().clone());
-    let mounts: Vec<_> = spec
-        .iter()
-        .flat_map(|s| s.mounts().iter().flatten())
-        .filter(|m| matches!(m.typ().as_deref(), Some("husk.volume" | "husk.disk")))
-        .map(|m| {
-            let read_only = m.options().iter().flatten().any(|o| o == "ro");
-            json!({
-                "Type": "volume", "Source": m.source(), "Destination": m.destination(), "RW": !read_only,
-            })
-        })
-        .collect();
+    let mounts: Vec<_> = spec.iter().flat_map(|s| s.mounts().iter().flatten()).filter_map(mount).collect();
+    let env = process.as_ref().and_then(|p| p.env().clone());
+    let env = env.map(|env| env.into_iter().map(|entry| shown(entry, &container.secret_env)).collect::<Vec<_>>());
     json!({
         "Id": container.id,
         "Name": container.name,
@@ -76,7 +72,7 @@ fn inspect(engine: &Engine, found: &Found) -> Value {
         "Config": {
             "Hostname": pod.hostname,
             "User": process.as_ref().map(|p| format!("{}:{}", p.user().uid(), p.user().gid())),
-            "Env": process.as_ref().and_then(|p| p.env().clone()),
+            "Env": env,
             "WorkingDir": process.as_ref().map(|p| p.cwd().clone()),
             "Tty": container.terminal,
             "OpenStdin": container.stdin,
@@ -95,4 +91,60 @@ fn inspect(engine: &Engine, found: &Found) -> Value {
             "ReadonlyRootfs": spec.as_ref().and_then(|s| s.root().as_ref()).and_then(|r| r.readonly()),
         },
     })
+}
+
+/// What the user asked to be mounted; not the kernel's file systems and the pod's own files.
+fn mount(mount: &Mount) -> Option<Value> {
+    let options = mount.options().as_deref().unwrap_or_default();
+    let has = |wanted: &str| options.iter().any(|o| o == wanted);
+    let kind = match mount.typ().as_deref() {
+        Some("husk.volume") => "volume",
+        Some("husk.disk") if has("fs=erofs") => "image",
+        Some("husk.disk") => "volume",
+        Some("bind") => "bind",
+        _ => return None,
+    };
+    let propagation = ["rprivate", "rslave"].into_iter().find(|option| has(option)).unwrap_or_default();
+    Some(json!({
+        "Type": kind,
+        "Source": mount.source(),
+        "Destination": mount.destination(),
+        "RW": !has("ro") && !has("rro"),
+        "Propagation": propagation,
+        "Options": options,
+    }))
+}
+
+/// `NAME=VALUE`, or only the name where the value is a secret.
+fn shown(entry: String, secret: &BTreeSet<String>) -> String {
+    match entry.split_once('=') {
+        Some((name, _)) if secret.contains(name) => format!("{name}={HIDDEN}"),
+        _ => entry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = BTreeSet::from(["PASSWORD".to_owned()]);
+        assert_eq!(shown("PASSWORD=hunter2".into(), &secret), "PASSWORD=***");
+        assert_eq!(shown("USER=x".into(), &secret), "USER=x");
+    }
+
+    #[test]
+    fn a_bind_tells_what_it_is() {
+        let mut of_host = Mount::default();
+        let options = ["rbind", "rro", "rslave"].map(str::to_owned).to_vec();
+        of_host.set_typ(Some("bind".into())).set_options(Some(options)).set_destination("/x".into());
+        let told = mount(&of_host).unwrap();
+        assert_eq!(
+            (&told["Type"], &told["RW"], &told["Propagation"]),
+            (&json!("bind"), &json!(false), &json!("rslave"))
+        );
+        of_host.set_typ(Some("proc".into()));
+        assert!(mount(&of_host).is_none());
+    }
 }

@@ -3,12 +3,12 @@
 use std::io::Read as _;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::time::sleep;
 
 use crate::engine::Engine;
 use crate::error::{self, Advise as _};
-use crate::kube;
+use crate::kube::{self, Source};
 use crate::network::flags;
 use crate::output::{self, progress};
 use crate::pods::detach::{self, Report};
@@ -39,6 +39,9 @@ pub(crate) enum Command {
         /// Remove the pods of the manifest instead, as `husk kube down`
         #[arg(long, conflicts_with_all = ["replace", "wait"])]
         down: bool,
+        /// File of ConfigMaps that the manifest refers to
+        #[arg(long, value_name = "FILE", value_delimiter = ',')]
+        configmap: Vec<String>,
         /// Manifest, or - for standard input
         file: String,
     },
@@ -52,11 +55,12 @@ pub(crate) enum Command {
 pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Down { file } | Command::Play { down: true, file, .. } => {
-            down(&engine, &read(&file)?).await?;
+            down(&engine, &kube::pod_names(&read(&file)?)?).await?;
             Ok(0)
         }
-        Command::Play { replace, wait, network, quiet, down: _, file } => {
-            let mut plans = read(&file)?;
+        Command::Play { replace, wait, network, quiet, down: _, configmap, file } => {
+            let config_maps = configmap.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+            let mut plans = kube::read(&read(&file)?, &config_maps)?;
             for plan in &mut plans {
                 flags::choose(&mut plan.network, network.as_deref()).with_context(|| format!("pod {}", plan.name))?;
             }
@@ -65,7 +69,7 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> 
                 pods = play(&engine, &plans, replace, quiet) => pods?,
                 signal = signals.next() => {
                     // What has been made so far goes again: it was not what was asked for.
-                    down(&engine, &plans).await?;
+                    down(&engine, &names(&plans)).await?;
                     return Ok(u8::try_from(signal.saturating_add(128)).unwrap_or(error::exit::HUSK));
                 }
             };
@@ -74,9 +78,13 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> 
     }
 }
 
-fn read(file: &str) -> anyhow::Result<Vec<PodPlan>> {
-    /// More than any Pod needs; a manifest is not where data goes.
-    const LARGEST: u64 = 4 << 20;
+fn names(plans: &[PodPlan]) -> Vec<String> {
+    plans.iter().map(|plan| plan.name.clone()).collect()
+}
+
+fn read(file: &str) -> anyhow::Result<Source> {
+    /// A few of the largest ConfigMaps; more data belongs into volumes.
+    const LARGEST: u64 = 8 << 20;
     let mut text = String::new();
     let (name, source): (_, Box<dyn std::io::Read>) = match file {
         "-" => ("standard input", Box::new(std::io::stdin())),
@@ -85,14 +93,16 @@ fn read(file: &str) -> anyhow::Result<Vec<PodPlan>> {
             (path, Box::new(opened.hint("give the path of a manifest, or - for standard input")?))
         }
     };
-    source.take(LARGEST).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
-    Ok(kube::read(name, &text)?)
+    let mut source = source.take(LARGEST);
+    source.read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
+    ensure!(source.limit() > 0, "{name} has more than {} MiB", LARGEST >> 20);
+    Ok(Source { name: name.to_owned(), text })
 }
 
 /// Makes and starts every pod. When one fails, it is gone again, and the ones before it stay.
 async fn play(engine: &Engine, plans: &[PodPlan], replace: bool, quiet: bool) -> anyhow::Result<Vec<PodRecord>> {
     if replace {
-        remove(engine, plans, true).await?;
+        remove(engine, &names(plans), true).await?;
     }
     let mut pods = Vec::with_capacity(plans.len());
     for plan in plans {
@@ -146,19 +156,19 @@ pub(super) async fn start(engine: &Engine, prepared: &Prepared) -> anyhow::Resul
     }
 }
 
-async fn down(engine: &Engine, plans: &[PodPlan]) -> anyhow::Result<()> {
-    remove(engine, plans, false).await
+async fn down(engine: &Engine, names: &[String]) -> anyhow::Result<()> {
+    remove(engine, names, false).await
 }
 
 /// Stops and removes the pods of these names; that there is none is fine.
-async fn remove(engine: &Engine, plans: &[PodPlan], quiet: bool) -> anyhow::Result<()> {
+async fn remove(engine: &Engine, names: &[String], quiet: bool) -> anyhow::Result<()> {
     let mut removed = Vec::new();
-    for plan in plans {
-        match lookup::pod(&engine.pods.list()?, &plan.name) {
+    for name in names {
+        match lookup::pod(&engine.pods.list()?, name) {
             Err(lookup::LookupError::Unknown { .. }) => {}
             Err(error) => return Err(error.into()),
             // By its name only: a name of digits could begin another pod's id.
-            Ok(pod) if pod.name == plan.name => {
+            Ok(pod) if pod.name == *name => {
                 // What cannot be stopped in good order is removed by force.
                 let _ = teardown::stop_pod(engine, &pod, None).await;
                 teardown::remove_pod(engine, &pod).await?;

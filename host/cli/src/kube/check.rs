@@ -1,9 +1,12 @@
 //! The strict walk: every field that a manifest sets is one that Husk honours, or the manifest is refused.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use serde_saphyr::{Location, Spanned};
 
+use super::objects::ObjectKind;
 use super::supported::{self, Field, Rule, Shape, Value};
 use super::yaml::{Node, place};
 
@@ -20,23 +23,43 @@ enum Step {
 ///
 /// The problems, in the order of the document, each with its full path.
 pub(super) fn pod(document: &Node) -> Result<(), Vec<String>> {
-    let mut walk = Walk { problems: Vec::new(), known: known_to_kubernetes(document), path: Vec::new() };
+    walk::<Pod>("Pod", document, supported::POD)
+}
+
+/// As [`pod`], for a ConfigMap or Secret.
+///
+/// # Errors
+///
+/// As [`pod`].
+pub(super) fn object(kind: ObjectKind, document: &Node) -> Result<(), Vec<String>> {
+    match kind {
+        ObjectKind::ConfigMap => walk::<ConfigMap>("ConfigMap", document, supported::CONFIG_MAP),
+        ObjectKind::Secret => walk::<Secret>("Secret", document, supported::SECRET),
+    }
+}
+
+fn walk<T: DeserializeOwned + Serialize>(
+    kind: &str,
+    document: &Node,
+    fields: &'static [Field],
+) -> Result<(), Vec<String>> {
+    let mut walk = Walk { problems: Vec::new(), known: known_to_kubernetes::<T>(document), path: Vec::new() };
     match document {
-        Node::Map(entries) => walk.object(entries, supported::POD),
-        other => walk.problems.push(format!("a Pod is a mapping, not {}", other.kind())),
+        Node::Map(entries) => walk.object(entries, fields),
+        other => walk.problems.push(format!("a {kind} is a mapping, not {}", other.kind())),
     }
     if walk.problems.is_empty() { Ok(()) } else { Err(walk.problems) }
 }
 
-/// The document as Kubernetes' own types keep it: what is missing in it is no field of a Pod at all.
-fn known_to_kubernetes(document: &Node) -> Option<Json> {
-    let pod: Pod = serde_json::from_value(with_quantities_as_text(document.to_json())).ok()?;
-    serde_json::to_value(pod).ok()
+/// The document as Kubernetes' own types keep it: what is missing in it is no field of theirs at all.
+fn known_to_kubernetes<T: DeserializeOwned + Serialize>(document: &Node) -> Option<Json> {
+    let known: T = serde_json::from_value(with_quantities_as_text(document.to_json())).ok()?;
+    serde_json::to_value(known).ok()
 }
 
 struct Walk {
     problems: Vec<String>,
-    /// `None` when the document does not even read as a Pod (some value has the wrong type).
+    /// `None` when the document does not even read as one of its kind (some value has the wrong type).
     known: Option<Json>,
     path: Vec<Step>,
 }
@@ -147,23 +170,26 @@ fn render(path: &[Step]) -> String {
 
 /// Kubernetes takes `cpu: 1` as well as `cpu: "1"`; its generated types take text only.
 pub(super) fn with_quantities_as_text(mut document: Json) -> Json {
-    let Some(spec) = document.get_mut("spec") else { return document };
-    for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Json::as_array_mut).into_iter().flatten() {
-            for kind in ["limits", "requests"] {
-                let quantities = container.get_mut("resources").and_then(|r| r.get_mut(kind));
-                for quantity in quantities.and_then(Json::as_object_mut).into_iter().flat_map(|q| q.values_mut()) {
-                    number_to_text(quantity);
+    quantities_to_text(&mut document);
+    document
+}
+
+fn quantities_to_text(value: &mut Json) {
+    match value {
+        Json::Array(items) => items.iter_mut().for_each(quantities_to_text),
+        Json::Object(fields) => {
+            for (name, value) in fields {
+                match (name.as_str(), &mut *value) {
+                    ("limits" | "requests", Json::Object(quantities)) => {
+                        quantities.values_mut().for_each(number_to_text);
+                    }
+                    ("sizeLimit" | "divisor", value) => number_to_text(value),
+                    (_, value) => quantities_to_text(value),
                 }
             }
         }
+        _ => {}
     }
-    for volume in spec.get_mut("volumes").and_then(Json::as_array_mut).into_iter().flatten() {
-        if let Some(limit) = volume.get_mut("emptyDir").and_then(|e| e.get_mut("sizeLimit")) {
-            number_to_text(limit);
-        }
-    }
-    document
 }
 
 fn number_to_text(value: &mut Json) {

@@ -29,20 +29,6 @@ pub(crate) fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> St
     out
 }
 
-/// Expands the values of an environment in order: each may use those above it.
-pub(crate) fn expand_env(env: &[(String, String)]) -> Vec<(String, String)> {
-    let mut done: Vec<(String, String)> = Vec::with_capacity(env.len());
-    for (name, value) in env {
-        let value = expand(value, |wanted| find(&done, wanted));
-        // A later entry of the same name replaces the earlier one, in its place.
-        match done.iter_mut().find(|(n, _)| n == name) {
-            Some(entry) => entry.1 = value,
-            None => done.push((name.clone(), value)),
-        }
-    }
-    done
-}
-
 /// The value of `name` in an environment.
 pub(crate) fn find(env: &[(String, String)], name: &str) -> Option<String> {
     env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone())
@@ -85,16 +71,6 @@ mod tests {
         ] {
             assert_eq!(expand(input, lookup), output, "{input}");
         }
-    }
-
-    #[test]
-    fn an_env_value_sees_the_entries_above_it_only() {
-        let env: Vec<_> = [("B", "$(A)"), ("A", "1"), ("C", "$(A)$(B)"), ("A", "2")]
-            .map(|(n, v)| (n.to_owned(), v.to_owned()))
-            .to_vec();
-        let expected: Vec<_> =
-            [("B", "$(A)"), ("A", "2"), ("C", "1$(A)")].map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec();
-        assert_eq!(expand_env(&env), expected);
     }
 
     proptest! {

@@ -6,6 +6,27 @@ use super::convert::Problems;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, UserPlan};
 use crate::spec::capabilities;
 
+/// The group that the pod's volumes are given to.
+pub(super) fn fs_group(pod: Option<&PodSecurityContext>, problems: &mut Problems) -> Option<u32> {
+    if let Some(policy) = pod.and_then(|c| c.fs_group_change_policy.as_deref())
+        && !matches!(policy, "Always" | "OnRootMismatch")
+    {
+        let text = format!("\"{policy}\" is none of Always, OnRootMismatch");
+        problems.add("spec.securityContext.fsGroupChangePolicy", text);
+    }
+    let group = pod?.fs_group?;
+    let id = as_id(group);
+    if id.is_none() {
+        problems.add("spec.securityContext.fsGroup", format!("{group} is not between 0 and 2147483647"));
+    }
+    id
+}
+
+/// User and group ids as Kubernetes bounds them.
+fn as_id(id: i64) -> Option<u32> {
+    u32::try_from(id).ok().filter(|id| i32::try_from(*id).is_ok())
+}
+
 /// Writes what both contexts say into the container's plan.
 pub(super) fn apply(
     plan: &mut ContainerPlan,
@@ -18,9 +39,11 @@ pub(super) fn apply(
     let group = own.and_then(|c| c.run_as_group).or_else(|| pod.and_then(|c| c.run_as_group));
     let non_root = own.and_then(|c| c.run_as_non_root).or_else(|| pod.and_then(|c| c.run_as_non_root));
     let groups = pod.and_then(|c| c.supplemental_groups.as_deref()).unwrap_or_default();
+    // A pod's fsGroup is one of every process's groups.
+    let fs_group = pod.and_then(|c| c.fs_group).and_then(as_id);
     let path = format!("{path}.securityContext");
     let mut id = |name: &str, id: i64| {
-        let checked = u32::try_from(id).ok().filter(|id| i32::try_from(*id).is_ok());
+        let checked = as_id(id);
         if checked.is_none() {
             problems.add(&format!("{path}.{name}"), format!("{id} is not between 0 and 2147483647"));
         }
@@ -29,7 +52,7 @@ pub(super) fn apply(
     plan.user = UserPlan {
         user: user.and_then(|u| id("runAsUser", u)).map(|u| u.to_string()),
         group: group.and_then(|g| id("runAsGroup", g)).map(|g| g.to_string()),
-        supplemental_groups: groups.iter().filter_map(|g| id("supplementalGroups", *g)).collect(),
+        supplemental_groups: groups.iter().filter_map(|g| id("supplementalGroups", *g)).chain(fs_group).collect(),
         must_not_be_root: non_root.unwrap_or(false),
     };
     if non_root == Some(true) && user == Some(0) {

@@ -3,6 +3,10 @@
 //! One table per object, in the order of the Kubernetes API reference. A field that is in no table is refused too,
 //! with a general text; an entry of kind [`Rule::Refuse`] exists only to say something more useful.
 
+mod volumes;
+
+use volumes::{VOLUME, VOLUME_MOUNT};
+
 /// What a value must look like.
 #[derive(Debug)]
 pub(super) enum Shape {
@@ -55,9 +59,7 @@ const LABELS: Shape = Shape::Names(&Shape::Text);
 
 const NO_PROBES: &str = "nothing probes containers here; remove it";
 const NO_HOST_NAMESPACE: &str = "a pod has a kernel of its own and no way to the host's namespaces; remove it";
-const NO_HOST_FILES: &str =
-    "files of the host need virtio-fs, which this version does not have; bake them into an image or use an emptyDir";
-const NO_API: &str = "there is no API server to take it from; write the value itself";
+const NO_TOKENS: &str = "there is no API server that would issue or know it; remove it";
 const NO_SECCOMP: &str = "seccomp profiles are not applied yet; remove it";
 const NO_LSM: &str = "the guest kernel has no such security module; remove it";
 
@@ -68,6 +70,26 @@ pub(super) const POD: &[Field] = &[
     take("metadata", Shape::Object(METADATA)),
     take("spec", Shape::Object(SPEC)),
     refuse("status", "it is what a cluster reports, not what it is asked for; remove it"),
+];
+
+/// Beside the pods: what their volumes and environments are made of.
+pub(super) const CONFIG_MAP: &[Field] = &[
+    take("apiVersion", Shape::Text),
+    take("kind", Shape::Text),
+    take("metadata", Shape::Object(METADATA)),
+    take("data", LABELS),
+    take("binaryData", LABELS),
+    take("immutable", Shape::Flag),
+];
+
+pub(super) const SECRET: &[Field] = &[
+    take("apiVersion", Shape::Text),
+    take("kind", Shape::Text),
+    take("metadata", Shape::Object(METADATA)),
+    take("type", Shape::Text),
+    take("data", LABELS),
+    take("stringData", LABELS),
+    take("immutable", Shape::Flag),
 ];
 
 const METADATA: &[Field] = &[
@@ -126,12 +148,12 @@ const CONTAINER: &[Field] = &[
     take("tty", Shape::Flag),
     take("securityContext", Shape::Object(SECURITY)),
     off("stdinOnce", "standard input stays open; remove it"),
-    refuse("envFrom", NO_API),
+    take("envFrom", Shape::List(&Shape::Object(ENV_FROM))),
     refuse("livenessProbe", NO_PROBES),
     refuse("readinessProbe", NO_PROBES),
     refuse("startupProbe", NO_PROBES),
     refuse("lifecycle", "hooks are not run; do it in the container's command"),
-    refuse("volumeDevices", "raw block devices are not passed through yet; remove it"),
+    refuse("volumeDevices", "block devices of the host are not passed through yet; mount a volume instead"),
     refuse("restartPolicy", "only init containers take it (Always makes a sidecar); set spec.restartPolicy"),
     refuse("terminationMessagePath", "the message is not collected; remove it"),
     refuse("terminationMessagePolicy", "the message is not collected; remove it"),
@@ -157,7 +179,7 @@ const INIT_CONTAINER: &[Field] = &[
         rule: Rule::Only(Value::Text("Always"), "an init container runs once, or Always as a sidecar"),
     },
     off("stdinOnce", "standard input stays open; remove it"),
-    refuse("envFrom", NO_API),
+    take("envFrom", Shape::List(&Shape::Object(ENV_FROM))),
     refuse("livenessProbe", NO_PROBES),
     refuse("readinessProbe", NO_PROBES),
     refuse("startupProbe", NO_PROBES),
@@ -168,11 +190,24 @@ const ENV: &[Field] =
     &[take("name", Shape::Text), take("value", Shape::Text), take("valueFrom", Shape::Object(VALUE_FROM))];
 
 const VALUE_FROM: &[Field] = &[
-    take("fieldRef", Shape::Object(&[take("apiVersion", Shape::Text), take("fieldPath", Shape::Text)])),
-    refuse("configMapKeyRef", NO_API),
-    refuse("secretKeyRef", NO_API),
-    refuse("resourceFieldRef", "write the value itself"),
+    take("fieldRef", Shape::Object(FIELD_REF)),
+    take("configMapKeyRef", Shape::Object(KEY_REF)),
+    take("secretKeyRef", Shape::Object(KEY_REF)),
+    take("resourceFieldRef", Shape::Object(RESOURCE_REF)),
     refuse("fileKeyRef", "write the value itself"),
+];
+
+const FIELD_REF: &[Field] = &[take("apiVersion", Shape::Text), take("fieldPath", Shape::Text)];
+
+const RESOURCE_REF: &[Field] =
+    &[take("containerName", Shape::Text), take("resource", Shape::Text), take("divisor", Shape::Quantity)];
+
+const KEY_REF: &[Field] = &[take("name", Shape::Text), take("key", Shape::Text), take("optional", Shape::Flag)];
+
+const ENV_FROM: &[Field] = &[
+    take("prefix", Shape::Text),
+    take("configMapRef", Shape::Object(&[take("name", Shape::Text), take("optional", Shape::Flag)])),
+    take("secretRef", Shape::Object(&[take("name", Shape::Text), take("optional", Shape::Flag)])),
 ];
 
 const PORT: &[Field] = &[
@@ -201,39 +236,13 @@ const LIMITS: &[Field] = &[
     refuse("ephemeral-storage", "the pod's scratch disk has one size for all containers; remove it"),
 ];
 
-const VOLUME_MOUNT: &[Field] = &[
-    take("name", Shape::Text),
-    take("mountPath", Shape::Text),
-    take("readOnly", Shape::Flag),
-    take("subPath", Shape::Text),
-    refuse("subPathExpr", "write the path itself into subPath"),
-    refuse("recursiveReadOnly", "readOnly has no mounts below it to reach; remove it"),
-    Field {
-        name: "mountPropagation",
-        rule: Rule::Only(Value::Text("None"), "mounts stay in the container that makes them; remove it"),
-    },
-];
-
-const VOLUME: &[Field] = &[
-    take("name", Shape::Text),
-    take("emptyDir", Shape::Object(EMPTY_DIR)),
-    refuse("hostPath", NO_HOST_FILES),
-    refuse("configMap", NO_API),
-    refuse("secret", NO_API),
-    refuse("projected", NO_API),
-    refuse("downwardAPI", "use env with valueFrom.fieldRef"),
-    refuse("persistentVolumeClaim", "use `husk run -v NAME:/path`, or an emptyDir"),
-    refuse("image", "image volumes are not supported yet; copy the files in an init container"),
-];
-
-const EMPTY_DIR: &[Field] = &[take("medium", Shape::Text), take("sizeLimit", Shape::Quantity)];
-
 const POD_SECURITY: &[Field] = &[
     take("runAsUser", Shape::Whole),
     take("runAsGroup", Shape::Whole),
     take("runAsNonRoot", Shape::Flag),
     take("supplementalGroups", Shape::List(&Shape::Whole)),
-    refuse("fsGroup", "an emptyDir is writable by everybody (mode 0777); remove it"),
+    take("fsGroup", Shape::Whole),
+    take("fsGroupChangePolicy", Shape::Text),
     refuse("sysctls", "not set from manifests yet; remove it"),
     refuse("seccompProfile", NO_SECCOMP),
     refuse("appArmorProfile", NO_LSM),

@@ -1,13 +1,19 @@
 use super::*;
 use crate::network::plan::BandwidthPlan;
-use crate::pods::plan::{ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy};
+use crate::pods::plan::{Access, ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy, VolumeSource};
+
+mod volumes;
+
+fn manifest(text: &str) -> Source {
+    Source { name: "pod.yaml".to_owned(), text: text.to_owned() }
+}
 
 fn play(text: &str) -> Vec<PodPlan> {
-    read("pod.yaml", text).unwrap()
+    read(&manifest(text), &[]).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn refusal(text: &str) -> String {
-    read("pod.yaml", text).unwrap_err().to_string()
+    read(&manifest(text), &[]).unwrap_err().to_string()
 }
 
 /// A pod with one container, `extra` at the container's indentation and `spec` at the spec's.
@@ -84,10 +90,10 @@ spec:
             ("tomcat", Kind::App, RestartPolicy::Always)
         ]
     );
-    assert_eq!((plan.volumes[0].medium, plan.volumes[0].size), (Medium::Memory, Some(64 << 20)));
+    assert_eq!(plan.volumes[0].source, VolumeSource::Empty { medium: Medium::Memory, size: Some(64 << 20) });
     let mount = &plan.containers[2].mounts[0];
-    assert!(mount.read_only);
-    assert_eq!(mount.source, MountSource::PodVolume { name: "v".into(), sub_path: Some("a/b".into()) });
+    assert_eq!((mount.options.access, mount.sub_path.as_deref()), (Access::ReadOnly, Some("a/b")));
+    assert_eq!(mount.source, MountSource::PodVolume { name: "v".into() });
 }
 
 #[test]
@@ -149,14 +155,10 @@ fn fields_that_cannot_be_honoured_are_each_named() {
             "",
             "securityContext.privileged (line 10, column 9): true is not supported",
         ),
-        ("envFrom:\n  - configMapRef:\n      name: x", "", "spec.containers[0].envFrom"),
-        ("env:\n  - name: A\n    valueFrom:\n      secretKeyRef:\n        name: x\n        key: y", "", "secretKeyRef"),
         ("resources:\n  limits:\n    nvidia.com/gpu: 1", "", "spec.containers[0].resources.limits.nvidia.com/gpu"),
         ("resources:\n  limits:\n    ephemeral-storage: 1Gi", "", "limits.ephemeral-storage"),
-        ("volumeMounts:\n  - name: v\n    mountPath: /x\n    mountPropagation: Bidirectional", "", "mountPropagation"),
         ("", "hostNetwork: true", "spec.hostNetwork (line 6, column 3): true is not supported"),
-        ("", "volumes:\n  - name: v\n    hostPath:\n      path: /data", "spec.volumes[0].hostPath"),
-        ("", "volumes:\n  - name: v\n    configMap:\n      name: x", "spec.volumes[0].configMap"),
+        ("", "volumes:\n  - name: v\n    nfs:\n      path: /x", "spec.volumes[0].nfs"),
         ("", "nodeSelector:\n  a: b", "spec.nodeSelector"),
         ("", "priorityClassName: high", "spec.priorityClassName (line 6, column 3): not supported by this version"),
         ("", "runtimeClassName: kata", "spec.runtimeClassName"),
@@ -212,7 +214,6 @@ fn values_that_make_no_sense_are_refused() {
         ("imagePullPolicy: Sometimes", "", "imagePullPolicy: \"Sometimes\""),
         ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]", "", "status.podIP is not supported"),
         ("", "restartPolicy: Sometimes", "spec.restartPolicy: \"Sometimes\""),
-        ("", "volumes: [{name: v, emptyDir: {sizeLimit: 1Gi}}]", "emptyDir.sizeLimit: not supported on disk"),
         ("", "volumes: [{name: v}, {name: v}]", "there are two volumes named v"),
         ("", "hostname: Web_1", "spec.hostname: \"Web_1\" is no host name"),
         ("", "terminationGracePeriodSeconds: -1", "must not be negative"),
@@ -236,8 +237,8 @@ fn other_kinds_are_refused_before_anything_is_played() {
     let two = format!("{}---\napiVersion: apps/v1\nkind: Deployment\n", pod("", ""));
     let text = refusal(&two);
     assert!(text.contains("kind Deployment (apiVersion apps/v1) is not supported"), "{text}");
-    assert!(matches!(read("f", "--- \n"), Err(ManifestError::Empty { .. })));
-    assert!(matches!(read("f", "a: ["), Err(ManifestError::Yaml { .. })));
+    assert!(matches!(read(&manifest("--- \n"), &[]), Err(ManifestError::Empty { .. })));
+    assert!(matches!(read(&manifest("a: ["), &[]), Err(ManifestError::Yaml { .. })));
 }
 
 #[test]
@@ -262,6 +263,14 @@ env:
     assert_eq!(container.entrypoint.as_ref().unwrap(), &["echo", "hello web", "$(GREETING)", "$(NONE)"]);
     assert_eq!(container.args.as_ref().unwrap(), &["web"]);
     assert_eq!(container.env[2], ("ZONE".into(), String::new()));
+}
+
+#[test]
+fn an_env_value_sees_the_entries_above_it_only() {
+    let env =
+        "env: [{name: B, value: $(A)}, {name: A, value: \"1\"}, {name: C, value: $(A)$(B)}, {name: A, value: \"2\"}]";
+    let expected = [("B", "$(A)"), ("A", "2"), ("C", "1$(A)")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    assert_eq!(play(&pod(env, ""))[0].containers[0].env, expected);
 }
 
 #[test]

@@ -135,7 +135,9 @@ impl<'de> Deserialize<'de> for Node {
 ///
 /// When the text is no YAML; the message has line and column.
 pub(crate) fn documents(text: &str) -> Result<Vec<Spanned<Node>>, serde_saphyr::Error> {
-    let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple(text)?;
+    // `defaultMode: 0644` is octal to Kubernetes, which reads YAML 1.1.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple_with_options(text, options)?;
     Ok(documents.into_iter().filter(|d| d.value != Node::Null).collect())
 }
 
@@ -160,6 +162,12 @@ mod tests {
         assert_eq!(docs[1].value.to_json(), serde_json::json!({"c": null, "d": true}));
         let Node::Map(entries) = &docs[0].value else { panic!("no mapping") };
         assert_eq!(place(entries[1].0.referenced), " (line 2, column 1)");
+    }
+
+    #[test]
+    fn a_number_with_a_leading_zero_is_octal() {
+        let docs = documents("[0644, 420, \"0644\", 0o644, 0]").unwrap();
+        assert_eq!(docs[0].value.to_json(), serde_json::json!([420, 420, "0644", 420, 0]));
     }
 
     #[test]

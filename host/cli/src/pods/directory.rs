@@ -1,4 +1,6 @@
-//! The pods on disk: `HUSK_RUN/pods/ID/` with `pod.json`, `bundles/CONTAINER/config.json` and `logs/NAME.log`.
+//! The pods on disk: `HUSK_RUN/pods/ID/` with `pod.json`, `bundles/CONTAINER/config.json`, `logs/NAME.log` and, for
+//! volumes whose files husk writes, `volumes/NAME`. Only root can enter, and `HUSK_RUN` belongs on a tmpfs: some of it is
+//! secret.
 //!
 //! A record is only ever replaced whole, by rename, and changed under the pod's lock, so that supervisor and commands
 //! may write it at the same time and a reader never needs a lock.
@@ -12,6 +14,8 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
+use super::atomic_writer::{AtomicWriteError, AtomicWriter};
+use super::plan::{VolumePlan, VolumeSource};
 use super::record::{ContainerRecord, PodRecord, VERSION};
 use crate::paths::Paths;
 
@@ -30,6 +34,8 @@ pub(crate) enum DirectoryError {
         "volume {volume} is in use by pod {pod}: a volume is one disk, and belongs to one pod at a time; stop that pod first (`husk pod stop {pod}`)"
     )]
     VolumeInUse { volume: String, pod: String },
+    #[error("volume {volume}: {source}")]
+    Files { volume: String, source: AtomicWriteError },
     /// Removed meanwhile.
     #[error("the pod has been removed")]
     Gone,
@@ -94,6 +100,7 @@ impl Pods {
         record: &PodRecord,
         sandbox: &Spec,
         containers: &[(String, Spec)],
+        volumes: &[VolumePlan],
     ) -> Result<PodDir, DirectoryError> {
         let _lock = self.lock()?;
         let others = self.list()?;
@@ -105,7 +112,7 @@ impl Pods {
         }
         check_volumes(&others, &record.id, &record.named_volumes)?;
         let draft = PodDir { path: self.root.join(format!(".{}", record.id)) };
-        let made = draft.fill(record, sandbox, containers).and_then(|()| {
+        let made = draft.fill(record, sandbox, containers).and_then(|()| draft.write_files(volumes)).and_then(|()| {
             let pod = self.open(&record.id);
             fs::rename(&draft.path, &pod.path).map_err(at(&pod.path))?;
             Ok(pod)
@@ -161,6 +168,11 @@ impl PodDir {
     /// Where a container's output goes, in the CRI log format.
     pub(crate) fn log(&self, short_name: &str) -> PathBuf {
         self.path.join("logs").join(format!("{short_name}.log"))
+    }
+
+    /// A volume whose files husk writes.
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.path.join("volumes").join(name)
     }
 
     /// What the supervisor itself has to say.
@@ -240,6 +252,17 @@ impl PodDir {
             write_bundle(&self.bundle(id), spec)?;
         }
         self.write(record)
+    }
+
+    /// The files of those volumes that consist of files.
+    fn write_files(&self, volumes: &[VolumePlan]) -> Result<(), DirectoryError> {
+        for volume in volumes {
+            if let VolumeSource::Files { payload, group } = &volume.source {
+                let written = AtomicWriter::new(self.volume(&volume.name), *group).write(payload);
+                written.map_err(|source| DirectoryError::Files { volume: volume.name.clone(), source })?;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, record: &PodRecord) -> Result<(), DirectoryError> {

@@ -19,6 +19,11 @@ pub(crate) fn exec() -> String {
     hex::<16>()
 }
 
+/// Tells temporary names of one second apart.
+pub(crate) fn suffix() -> String {
+    hex::<5>()
+}
+
 /// A random UUID (RFC 9562, version 4), as Kubernetes gives each pod.
 pub(crate) fn uid() -> String {
     let mut bytes = random::<16>();

@@ -7,12 +7,15 @@
 //!
 //! - `plan`: what a user asked for; `prepare`: images and specs made of it; `record`, `directory`: what is kept;
 //! - `boot`, `runner`, `supervisor`, `backoff`: running it; `teardown`: ending and removing it;
-//! - `lookup`, `observe`: finding pods and containers, and their present state; `volumes`: named volumes.
+//! - `lookup`, `observe`: finding pods and containers, and their present state;
+//! - `volumes`: named volumes; `host_path`: paths of the host; `atomic_writer`: files that husk writes for pods.
 
+pub(crate) mod atomic_writer;
 pub(crate) mod backoff;
 pub(crate) mod boot;
 pub(crate) mod detach;
 pub(crate) mod directory;
+pub(crate) mod host_path;
 pub(crate) mod ids;
 pub(crate) mod lookup;
 pub(crate) mod observe;

@@ -2,11 +2,18 @@
 //!
 //! A plan names images and users as the user did; [`crate::spec`] makes OCI specs of it once the images are known.
 
-use std::collections::BTreeMap;
+mod storage;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::network::plan::NetworkPlan;
+
+pub(crate) use storage::{
+    Access, HostPath, HostPathKind, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource, Propagation,
+    VolumePlan, VolumeSource,
+};
 
 /// A pod that is to be made.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +33,8 @@ pub(crate) struct PodPlan {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) network: NetworkPlan,
+    /// Bytes of /dev/shm; else the shim's choice.
+    pub(crate) shm_size: Option<u64>,
     pub(crate) volumes: Vec<VolumePlan>,
     pub(crate) containers: Vec<ContainerPlan>,
 }
@@ -74,23 +83,6 @@ pub(crate) enum PullPolicy {
     Never,
 }
 
-/// A directory that the pod's containers share and that dies with the pod (emptyDir).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct VolumePlan {
-    pub(crate) name: String,
-    pub(crate) medium: Medium,
-    /// Bytes; only for [`Medium::Memory`], where the tmpfs enforces it.
-    pub(crate) size: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Medium {
-    /// The pod's scratch disk.
-    #[default]
-    Disk,
-    Memory,
-}
-
 /// A container that is to be made.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ContainerPlan {
@@ -105,6 +97,10 @@ pub(crate) struct ContainerPlan {
     pub(crate) args: Option<Vec<String>>,
     /// On top of the image's Env; later entries win.
     pub(crate) env: Vec<(String, String)>,
+    /// Variables whose values are, or contain, secrets.
+    pub(crate) secret_env: BTreeSet<String>,
+    /// Words of `entrypoint` and `args` that contain secrets.
+    pub(crate) secret_words: BTreeSet<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) user: UserPlan,
     pub(crate) mounts: Vec<MountPlan>,
@@ -133,24 +129,6 @@ pub(crate) struct UserPlan {
     pub(crate) group: Option<String>,
     pub(crate) supplemental_groups: Vec<u32>,
     pub(crate) must_not_be_root: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MountPlan {
-    pub(crate) source: MountSource,
-    /// Absolute path in the container.
-    pub(crate) destination: String,
-    pub(crate) read_only: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum MountSource {
-    /// One of the pod's volumes, or a path below it.
-    PodVolume { name: String, sub_path: Option<String> },
-    /// A persistent volume of `husk volume`.
-    NamedVolume { name: String },
-    /// An in-memory file system of this container, with mount options such as `size=64m`.
-    Tmpfs { options: Vec<String> },
 }
 
 /// Enforced by the container's cgroup.

@@ -1,20 +1,24 @@
 //! From a plan to a pod on disk: images fetched, specs made, names taken. Nothing runs yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use husk_image::{Lease, Progress, Store};
+use husk_image::{Image, Lease, Progress, Store};
 use jiff::Timestamp;
 use oci_spec::runtime::Spec;
 
 use super::directory::{PodDir, make_dir};
-use super::plan::{ContainerPlan, MountSource, PodPlan, VolumePlan};
+use super::plan::{ContainerPlan, ImageSource, MountSource, PodPlan, VolumePlan, VolumeSource};
 use super::record::{ContainerRecord, Phase, PodRecord, VERSION, Wanted};
 use super::{ids, observe, volumes};
 use crate::engine::Engine;
 use crate::images;
-use crate::spec::{self, ContainerInputs, ImageFacts};
+use crate::spec::{self, ContainerInputs, ImageFacts, Places};
 use crate::terminal::signals;
+
+/// Stands where a secret would be shown.
+pub(crate) const HIDDEN: &str = "***";
 
 /// A pod that is ready to be booted.
 pub(crate) struct Prepared {
@@ -28,24 +32,37 @@ pub(crate) struct Prepared {
 pub(crate) async fn pod(engine: &Engine, plan: &PodPlan, progress: Arc<dyn Progress>) -> anyhow::Result<Prepared> {
     let store = engine.store()?;
     let id = ids::pod();
+    let mut parts = Parts {
+        engine,
+        store: &store,
+        progress,
+        pod: engine.pods.open(&id),
+        hostname: &plan.hostname,
+        volumes: &plan.volumes,
+        prefix: plan.qualified_names.then_some(plan.name.as_str()),
+        images: BTreeMap::new(),
+    };
     let mut containers = Vec::with_capacity(plan.containers.len());
     let mut specs = Vec::with_capacity(plan.containers.len());
     let mut leases = Vec::with_capacity(plan.containers.len());
-    let prefix = plan.qualified_names.then_some(plan.name.as_str());
-    let parts = Parts { pod_id: &id, hostname: &plan.hostname, volumes: &plan.volumes, prefix };
     for wanted in &plan.containers {
-        let made = container(engine, &store, &parts, wanted, Arc::clone(&progress)).await?;
+        let made = container(&mut parts, &id, wanted).await?;
         specs.push((made.record.id.clone(), made.spec));
         containers.push(made.record);
-        leases.push(made.lease);
+        leases.extend(made.leases);
     }
     let mut record = new_record(id, plan, containers);
-    record.named_volumes = volumes::ensure_all(engine, &plan.containers)?;
+    record.named_volumes = volumes::ensure_all(engine, &plan.volumes, &plan.containers)?;
+    for volume in &plan.volumes {
+        if let VolumeSource::Host(path) = &volume.source {
+            path.ensure().with_context(|| format!("volume {}", volume.name))?;
+        }
+    }
     // A pod that died without a word must hold no names of volumes.
     observe::all(engine).await?;
     make_dir(&engine.paths.pods())?;
     let sandbox = spec::sandbox(&record.id, plan);
-    let dir = engine.pods.create(&record, &sandbox, &specs).context("cannot make the pod")?;
+    let dir = engine.pods.create(&record, &sandbox, &specs, &plan.volumes).context("cannot make the pod")?;
     Ok(Prepared { dir, record, leases })
 }
 
@@ -55,50 +72,94 @@ pub(crate) async fn into_pod(
     pod: &PodRecord,
     plan: &ContainerPlan,
     progress: Arc<dyn Progress>,
-) -> anyhow::Result<(ContainerRecord, Lease)> {
+) -> anyhow::Result<(ContainerRecord, Vec<Lease>)> {
     let store = engine.store()?;
-    let parts = Parts { pod_id: &pod.id, hostname: &pod.hostname, volumes: &[], prefix: None };
-    let made = container(engine, &store, &parts, plan, progress).await?;
-    let names = volumes::ensure_all(engine, std::slice::from_ref(plan))?;
+    let mut parts = Parts {
+        engine,
+        store: &store,
+        progress,
+        pod: engine.pods.open(&pod.id),
+        hostname: &pod.hostname,
+        volumes: &[],
+        prefix: None,
+        images: BTreeMap::new(),
+    };
+    let made = container(&mut parts, &pod.id, plan).await?;
+    let names = volumes::ensure_all(engine, &[], std::slice::from_ref(plan))?;
     observe::all(engine).await?;
-    let dir = engine.pods.open(&pod.id);
-    engine.pods.add(&dir, &made.record, &made.spec, &names).context("cannot add a container to the pod")?;
-    Ok((made.record, made.lease))
+    engine.pods.add(&parts.pod, &made.record, &made.spec, &names).context("cannot add a container to the pod")?;
+    Ok((made.record, made.leases))
 }
 
+/// What the containers of a pod are made from.
 struct Parts<'a> {
-    pod_id: &'a str,
+    engine: &'a Engine,
+    store: &'a Store,
+    progress: Arc<dyn Progress>,
+    pod: PodDir,
     hostname: &'a str,
     volumes: &'a [VolumePlan],
     prefix: Option<&'a str>,
+    /// Those mounted as volumes so far, by reference.
+    images: BTreeMap<String, Image>,
+}
+
+impl Parts<'_> {
+    /// The image, fetched at its first mention.
+    async fn volume_image(&mut self, wanted: &ImageSource) -> anyhow::Result<Image> {
+        if let Some(image) = self.images.get(&wanted.reference) {
+            return Ok(image.clone());
+        }
+        let image = images::ensure(self.store, &wanted.reference, wanted.pull, Arc::clone(&self.progress)).await?;
+        self.images.insert(wanted.reference.clone(), image.clone());
+        Ok(image)
+    }
+
+    /// The images that a container mounts as volumes.
+    async fn volume_images(&mut self, plan: &ContainerPlan) -> anyhow::Result<Vec<Image>> {
+        let mut images = Vec::new();
+        for mount in &plan.mounts {
+            let wanted = match &mount.source {
+                MountSource::Image(image) => Some(image),
+                MountSource::PodVolume { name } => {
+                    self.volumes.iter().filter(|v| v.name == *name).find_map(|v| match &v.source {
+                        VolumeSource::Image(image) => Some(image),
+                        _ => None,
+                    })
+                }
+                _ => None,
+            };
+            if let Some(wanted) = wanted {
+                images
+                    .push(self.volume_image(wanted).await.with_context(|| format!("mount at {}", mount.destination))?);
+            }
+        }
+        Ok(images)
+    }
 }
 
 struct Made {
     record: ContainerRecord,
     spec: Spec,
-    lease: Lease,
+    leases: Vec<Lease>,
 }
 
-async fn container(
-    engine: &Engine,
-    store: &Store,
-    parts: &Parts<'_>,
-    plan: &ContainerPlan,
-    progress: Arc<dyn Progress>,
-) -> anyhow::Result<Made> {
-    let image = images::ensure(store, &plan.image, plan.pull, progress).await?;
+async fn container(parts: &mut Parts<'_>, pod_id: &str, plan: &ContainerPlan) -> anyhow::Result<Made> {
+    let image = images::ensure(parts.store, &plan.image, plan.pull, Arc::clone(&parts.progress)).await?;
+    let volume_images = parts.volume_images(plan).await?;
     let facts = images::facts(&image, plan)?;
-    let disk = |name: &str| volumes::disk(&engine.paths, name);
-    let inputs = ContainerInputs {
-        pod_id: parts.pod_id,
-        hostname: parts.hostname,
-        volumes: parts.volumes,
-        plan,
-        image: &facts,
-        disk: &disk,
-    };
+    let disk = |name: &str| volumes::disk(&parts.engine.paths, name);
+    let files = |name: &str| parts.pod.volume(name);
+    let erofs = parts.images.iter().map(|(name, image)| (name.clone(), image.erofs_path.clone())).collect();
+    let places = Places { volumes: parts.volumes, files: &files, disk: &disk, images: &erofs };
+    let inputs = ContainerInputs { pod_id, hostname: parts.hostname, plan, image: &facts, places };
     let spec = spec::container(inputs)?;
     let command = spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default();
+    let shown = |word: String| if plan.secret_words.contains(&word) { HIDDEN.to_owned() } else { word };
+    let mut leases = Vec::with_capacity(volume_images.len().saturating_add(1));
+    for image in std::iter::once(&image).chain(&volume_images) {
+        leases.push(image.lease().context("cannot hold the image")?);
+    }
     let record = ContainerRecord {
         id: ids::container(),
         name: parts.prefix.map_or_else(|| plan.name.clone(), |pod| format!("{pod}-{}", plan.name)),
@@ -106,8 +167,10 @@ async fn container(
         kind: plan.kind,
         image: plan.image.clone(),
         image_id: image.id.to_string(),
+        volume_images: volume_images.iter().map(|image| image.id.to_string()).collect(),
+        secret_env: plan.secret_env.clone(),
         rootfs: image.erofs_path.clone(),
-        command,
+        command: command.into_iter().map(shown).collect(),
         created: Timestamp::now(),
         terminal: plan.terminal,
         stdin: plan.stdin,
@@ -120,7 +183,7 @@ async fn container(
         state: super::record::State::default(),
         supervisor: None,
     };
-    Ok(Made { record, spec, lease: image.lease().context("cannot hold the image")? })
+    Ok(Made { record, spec, leases })
 }
 
 fn stop_signal(plan: &ContainerPlan, facts: &ImageFacts) -> anyhow::Result<u32> {
@@ -159,12 +222,4 @@ fn new_record(id: String, plan: &PodPlan, containers: Vec<ContainerRecord>) -> P
         boot: None,
         containers,
     }
-}
-
-/// Names of the persistent volumes that a container mounts.
-pub(crate) fn named_volumes(plan: &ContainerPlan) -> impl Iterator<Item = &str> {
-    plan.mounts.iter().filter_map(|mount| match &mount.source {
-        MountSource::NamedVolume { name } => Some(name.as_str()),
-        _ => None,
-    })
 }

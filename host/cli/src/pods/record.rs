@@ -1,6 +1,6 @@
 //! What is kept of a pod in its `pod.json`: what it is made of, what is wanted of it, and how far it has come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -90,6 +90,12 @@ pub(crate) struct ContainerRecord {
     /// As the user named it.
     pub(crate) image: String,
     pub(crate) image_id: String,
+    /// Ids of the images that it mounts as volumes.
+    #[serde(default)]
+    pub(crate) volume_images: Vec<String>,
+    /// Environment variables that are not to be shown.
+    #[serde(default)]
+    pub(crate) secret_env: BTreeSet<String>,
     /// EROFS image of the root file system.
     pub(crate) rootfs: PathBuf,
     pub(crate) command: Vec<String>,

@@ -90,7 +90,8 @@ pub(crate) async fn supervise(
 fn lease_images(engine: &Engine, record: &PodRecord, own: ProcessId) -> Vec<husk_image::Lease> {
     let Ok(store) = engine.store() else { return Vec::new() };
     let mine = record.containers.iter().filter(|c| c.supervisor == Some(own));
-    mine.filter_map(|c| store.get(&c.image_id).ok()?.lease().ok()).collect()
+    let images = mine.flat_map(|c| std::iter::once(&c.image_id).chain(&c.volume_images));
+    images.filter_map(|id| store.get(id).ok()?.lease().ok()).collect()
 }
 
 /// Turns true when the pod's VM ends.

@@ -9,8 +9,7 @@ use std::process::{Command, Stdio};
 use thiserror::Error;
 
 use super::directory::make_dir;
-use super::plan::ContainerPlan;
-use super::prepare;
+use super::plan::{ContainerPlan, MountSource, VolumePlan, VolumeSource};
 use super::record::PodRecord;
 use crate::engine::Engine;
 use crate::paths::Paths;
@@ -65,9 +64,21 @@ pub(crate) fn disk(paths: &Paths, name: &str) -> PathBuf {
     paths.volumes().join(name).join("data.img")
 }
 
-/// Makes those volumes of the containers that do not exist yet; answers all their names.
-pub(crate) fn ensure_all(engine: &Engine, containers: &[ContainerPlan]) -> Result<Vec<String>, VolumeError> {
-    let mut names: Vec<String> = containers.iter().flat_map(prepare::named_volumes).map(str::to_owned).collect();
+/// Makes those volumes of a pod and its containers that do not exist yet; answers all their names.
+pub(crate) fn ensure_all(
+    engine: &Engine,
+    pod: &[VolumePlan],
+    containers: &[ContainerPlan],
+) -> Result<Vec<String>, VolumeError> {
+    let own = containers.iter().flat_map(|c| &c.mounts).filter_map(|mount| match &mount.source {
+        MountSource::NamedVolume { name } => Some(name),
+        _ => None,
+    });
+    let shared = pod.iter().filter_map(|volume| match &volume.source {
+        VolumeSource::Named { name, .. } => Some(name),
+        _ => None,
+    });
+    let mut names: Vec<String> = own.chain(shared).cloned().collect();
     names.sort();
     names.dedup();
     for name in &names {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
-use super::{ImageFacts, SpecError, annotation, mounts, process, resources};
-use crate::pods::plan::{ContainerPlan, VolumePlan};
+use super::mounts::{self, Places};
+use super::{ImageFacts, SpecError, annotation, process, resources};
+use crate::pods::plan::ContainerPlan;
 
 /// What of /proc and /sys a container must not see (moby and containerd `oci/spec_opts`).
 const MASKED: [&str; 11] = [
@@ -29,18 +30,17 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 pub(crate) struct ContainerInputs<'a> {
     pub(crate) pod_id: &'a str,
     pub(crate) hostname: &'a str,
-    pub(crate) volumes: &'a [VolumePlan],
     pub(crate) plan: &'a ContainerPlan,
     pub(crate) image: &'a ImageFacts,
-    /// Where the disk image of a named volume is.
-    pub(crate) disk: &'a dyn Fn(&str) -> PathBuf,
+    pub(crate) places: Places<'a>,
 }
 
 /// # Errors
 ///
-/// When the plan and the image together make no container: no command, root where it is forbidden, unknown names.
+/// When the plan and the image together make no container: no command, root where it is forbidden, unknown names
+/// or volumes.
 pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> {
-    let ContainerInputs { pod_id, hostname, volumes, plan, image, disk } = inputs;
+    let ContainerInputs { pod_id, hostname, plan, image, places } = inputs;
     let annotations = [
         (annotation::CONTAINER_TYPE, "container"),
         (annotation::SANDBOX_ID, pod_id),
@@ -58,7 +58,7 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
     spec.set_version("1.2.0".to_owned())
         .set_root(Some(root))
         .set_process(Some(process::container(plan, image, hostname)?))
-        .set_mounts(Some(mounts::all(&plan.mounts, volumes, disk)))
+        .set_mounts(Some(mounts::all(&plan.name, &plan.mounts, places)?))
         .set_hostname(None)
         .set_linux(Some(linux))
         .set_annotations(Some(

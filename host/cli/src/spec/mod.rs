@@ -2,7 +2,7 @@
 //!
 //! Here is what a container gets when nobody says otherwise: its mounts, capabilities, masked paths, limits and
 //! environment, as podman and containerd give them. Two mount types are Husk's own, `husk.volume` for a volume of the
-//! pod and `husk.disk` for a disk image of the host. What the guest cannot honour is refused by the shim, not here.
+//! pod and `husk.disk` for a disk image of the host; what else is the host's is a `bind`. What the guest cannot honour is refused by the shim, not here.
 
 pub(crate) mod capabilities;
 mod container;
@@ -14,10 +14,11 @@ mod sandbox;
 use thiserror::Error;
 
 pub(crate) use container::{ContainerInputs, container};
+pub(crate) use mounts::Places;
 pub(crate) use process::{ExecInputs, ImageFacts, exec_process};
 pub(crate) use sandbox::sandbox;
 
-/// Annotations by which the shim knows what a bundle is: containerd's own names, and one of Husk's.
+/// Annotations by which the shim knows what a bundle is: containerd's own names, and Husk's.
 mod annotation {
     pub(super) const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
     pub(super) const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
@@ -30,6 +31,7 @@ mod annotation {
     pub(super) const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
     pub(super) const RESOLV_CONF: &str = "dev.husk.resolv-conf";
     pub(super) const HOSTS: &str = "dev.husk.hosts";
+    pub(super) const SHM_SIZE: &str = "dev.husk.shm-size";
     pub(super) const SHARE_PROCESS_NAMESPACE: &str = "dev.husk.share-process-namespace";
 }
 
@@ -46,6 +48,8 @@ pub(crate) enum SpecError {
     Rlimit { container: String, name: String },
     #[error("container {container}: working directory \"{directory}\" is no absolute path")]
     WorkingDirectory { container: String, directory: String },
+    #[error("container {container}: what is to be mounted at {destination} is no volume of the pod")]
+    Mount { container: String, destination: String },
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! What is mounted in a container: the kernel's file systems, the pod's files, and the volumes that were asked for.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use crate::pods::plan::{Medium, MountPlan, MountSource, VolumePlan};
+use super::SpecError;
+use crate::pods::plan::{
+    Access, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource, Propagation, VolumePlan, VolumeSource,
+};
 
 /// Destination, type, source, options.
 const DEFAULT: [(&str, &str, &str, &[&str]); 10] = [
@@ -20,8 +25,26 @@ const DEFAULT: [(&str, &str, &str, &[&str]); 10] = [
     ("/etc/resolv.conf", "husk.pod-file", "resolv.conf", &[]),
 ];
 
+/// Where on the host the things are that mounts name.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    pub(crate) volumes: &'a [VolumePlan],
+    /// The directory of a volume whose files husk writes.
+    pub(crate) files: &'a dyn Fn(&str) -> PathBuf,
+    /// The disk image of a named volume.
+    pub(crate) disk: &'a dyn Fn(&str) -> PathBuf,
+    /// The EROFS files of images that are mounted as volumes, by their references.
+    pub(crate) images: &'a BTreeMap<String, PathBuf>,
+}
+
+impl fmt::Debug for Places<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Places").field("volumes", &self.volumes).field("images", &self.images).finish_non_exhaustive()
+    }
+}
+
 /// All mounts of a container, parents before children. One that was asked for takes the place of a default one.
-pub(super) fn all(wanted: &[MountPlan], volumes: &[VolumePlan], disk: &dyn Fn(&str) -> PathBuf) -> Vec<Mount> {
+pub(super) fn all(container: &str, wanted: &[MountPlan], places: Places<'_>) -> Result<Vec<Mount>, SpecError> {
     let mut mounts: Vec<Mount> = DEFAULT
         .iter()
         .filter(|(destination, ..)| !wanted.iter().any(|m| same_place(&m.destination, destination)))
@@ -29,34 +52,116 @@ pub(super) fn all(wanted: &[MountPlan], volumes: &[VolumePlan], disk: &dyn Fn(&s
             mount(destination, typ, Path::new(source), options.iter().map(|o| (*o).to_owned()).collect())
         })
         .collect();
-    mounts.extend(wanted.iter().map(|m| of_plan(m, volumes, disk)));
+    for plan in wanted {
+        let mount = of_plan(plan, places);
+        mounts.push(mount.ok_or_else(|| SpecError::Mount {
+            container: container.to_owned(),
+            destination: plan.destination.clone(),
+        })?);
+    }
     // Stable, so that mounts of equal depth keep their order.
     mounts.sort_by_key(|m| depth(m.destination()));
-    mounts
+    Ok(mounts)
 }
 
-fn of_plan(plan: &MountPlan, volumes: &[VolumePlan], disk: &dyn Fn(&str) -> PathBuf) -> Mount {
-    let access = if plan.read_only { "ro" } else { "rw" }.to_owned();
-    match &plan.source {
-        MountSource::PodVolume { name, sub_path } => {
-            let mut options = vec![access];
-            if let Some(volume) = volumes.iter().find(|v| v.name == *name) {
-                options.push(match volume.medium {
-                    Medium::Disk => "medium=disk".to_owned(),
-                    Medium::Memory => "medium=memory".to_owned(),
-                });
-                options.extend(volume.size.map(|bytes| format!("size={bytes}")));
-            }
-            options.extend(sub_path.as_ref().map(|path| format!("subpath={path}")));
-            mount(&plan.destination, "husk.volume", Path::new(name), options)
+/// `None` when the volume or image is not among the places.
+fn of_plan(plan: &MountPlan, places: Places<'_>) -> Option<Mount> {
+    Some(match &plan.source {
+        MountSource::PodVolume { name } => {
+            let volume = places.volumes.iter().find(|v| v.name == *name)?;
+            return of_volume(plan, volume, places);
         }
-        MountSource::NamedVolume { name } => mount(&plan.destination, "husk.disk", &disk(name), vec![access]),
+        MountSource::NamedVolume { name } => disk(plan, &(places.disk)(name), plan.options.access),
+        MountSource::Host { path } => bind(plan, path, plan.options.access),
+        MountSource::Image(image) => of_image(plan, image, places)?,
         MountSource::Tmpfs { options } => {
-            let mut all = vec!["nosuid".to_owned(), "nodev".to_owned(), access];
+            let mut all = vec!["nosuid".to_owned(), "nodev".to_owned(), access(plan.options.access).to_owned()];
             all.extend(options.iter().cloned());
             mount(&plan.destination, "tmpfs", Path::new("tmpfs"), all)
         }
-    }
+    })
+}
+
+fn of_volume(plan: &MountPlan, volume: &VolumePlan, places: Places<'_>) -> Option<Mount> {
+    let own = plan.options.access;
+    Some(match &volume.source {
+        VolumeSource::Empty { medium, size } => {
+            let mut options = guest_options(&plan.options, own);
+            options.push(match medium {
+                Medium::Disk => "medium=disk".to_owned(),
+                Medium::Memory => "medium=memory".to_owned(),
+            });
+            options.extend(size.map(|bytes| format!("size={bytes}")));
+            options.extend(sub_path(plan));
+            mount(&plan.destination, "husk.volume", Path::new(&volume.name), options)
+        }
+        VolumeSource::Host(host) => bind(plan, &host.path, own),
+        // Read-only as in kubelet, whatever the container asks for: its writes would meet the next update.
+        VolumeSource::Files { .. } => bind(plan, &(places.files)(&volume.name), at_most_read(own)),
+        VolumeSource::Image(image) => of_image(plan, image, places)?,
+        VolumeSource::Named { name, read_only } => {
+            disk(plan, &(places.disk)(name), if *read_only { at_most_read(own) } else { own })
+        }
+    })
+}
+
+fn of_image(plan: &MountPlan, image: &ImageSource, places: Places<'_>) -> Option<Mount> {
+    let file = places.images.get(&image.reference)?;
+    let mut options = guest_options(&plan.options, Access::ReadOnly);
+    options.push("fs=erofs".to_owned());
+    options.extend(sub_path(plan));
+    Some(mount(&plan.destination, "husk.disk", file, options))
+}
+
+fn disk(plan: &MountPlan, image: &Path, access: Access) -> Mount {
+    let mut options = guest_options(&plan.options, access);
+    options.extend(sub_path(plan));
+    mount(&plan.destination, "husk.disk", image, options)
+}
+
+/// Something of the host.
+fn bind(plan: &MountPlan, source: &Path, access: Access) -> Mount {
+    let mut options = vec![
+        if plan.options.recursive { "rbind" } else { "bind" }.to_owned(),
+        match access {
+            Access::ReadWrite => "rw",
+            Access::ReadOnly => "ro",
+            Access::RecursiveReadOnly => "rro",
+        }
+        .to_owned(),
+        match plan.options.propagation {
+            Propagation::Private => "rprivate",
+            Propagation::Slave => "rslave",
+        }
+        .to_owned(),
+    ];
+    options.extend(flags(&plan.options.flags));
+    options.extend(sub_path(plan));
+    mount(&plan.destination, "bind", source, options)
+}
+
+/// Access and flags of what is the guest's own: nothing is mounted below it, so read-only is recursive, and the host
+/// has no mounts to make there.
+fn guest_options(options: &MountOptions, own: Access) -> Vec<String> {
+    let mut all = vec![access(own).to_owned()];
+    all.extend(flags(&options.flags));
+    all
+}
+
+fn access(access: Access) -> &'static str {
+    if access == Access::ReadWrite { "rw" } else { "ro" }
+}
+
+fn at_most_read(access: Access) -> Access {
+    if access == Access::ReadWrite { Access::ReadOnly } else { access }
+}
+
+fn flags(flags: &[MountFlag]) -> impl Iterator<Item = String> {
+    flags.iter().map(|flag| flag.as_str().to_owned())
+}
+
+fn sub_path(plan: &MountPlan) -> Option<String> {
+    plan.sub_path.as_ref().map(|path| format!("subpath={path}"))
 }
 
 fn mount(destination: &str, typ: &str, source: &Path, options: Vec<String>) -> Mount {

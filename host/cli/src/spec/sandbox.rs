@@ -27,6 +27,9 @@ pub(crate) fn sandbox(pod_id: &str, plan: &PodPlan) -> Spec {
         annotations.insert(annotation::SANDBOX_CPU_QUOTA.to_owned(), quota.to_string());
         annotations.insert(annotation::SANDBOX_CPU_PERIOD.to_owned(), resources::CPU_PERIOD_US.to_string());
     }
+    if let Some(bytes) = plan.shm_size {
+        annotations.insert(annotation::SHM_SIZE.to_owned(), bytes.to_string());
+    }
     if plan.share_process_namespace {
         annotations.insert(annotation::SHARE_PROCESS_NAMESPACE.to_owned(), "true".to_owned());
     }

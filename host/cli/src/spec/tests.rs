@@ -1,10 +1,15 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pods::plan::{ContainerPlan, Limits, Medium, MountPlan, MountSource, PodPlan, Rlimit, UserPlan, VolumePlan};
+use crate::pods::atomic_writer::Payload;
+use crate::pods::plan::{
+    Access, ContainerPlan, HostPath, HostPathKind, ImageSource, Limits, Medium, MountFlag, MountOptions, MountPlan,
+    MountSource, PodPlan, Propagation, PullPolicy, Rlimit, UserPlan, VolumePlan, VolumeSource,
+};
 
 fn image() -> ImageFacts {
     ImageFacts {
@@ -18,15 +23,35 @@ fn image() -> ImageFacts {
 }
 
 fn build(plan: &ContainerPlan, image: &ImageFacts) -> Result<Spec, SpecError> {
-    let volumes = [VolumePlan { name: "cache".into(), medium: Medium::Memory, size: Some(4096) }];
-    container(ContainerInputs {
-        pod_id: "p1",
-        hostname: "web",
+    let of_image = ImageSource { reference: "tools".into(), pull: PullPolicy::Missing };
+    let volumes = [
+        ("cache", VolumeSource::Empty { medium: Medium::Memory, size: Some(4096) }),
+        ("work", VolumeSource::Empty { medium: Medium::Disk, size: Some(1 << 20) }),
+        ("host", VolumeSource::Host(HostPath { path: "/srv/data".into(), kind: HostPathKind::Any })),
+        ("config", VolumeSource::Files { payload: Payload::default(), group: None }),
+        ("tools", VolumeSource::Image(of_image)),
+        ("claim", VolumeSource::Named { name: "db".into(), read_only: true }),
+    ];
+    let volumes = volumes.map(|(name, source)| VolumePlan { name: name.into(), source });
+    let places = Places {
         volumes: &volumes,
-        plan,
-        image,
+        files: &|name| PathBuf::from(format!("/pod/volumes/{name}")),
         disk: &|name| PathBuf::from(format!("/volumes/{name}/data.img")),
-    })
+        images: &BTreeMap::from([("tools".to_owned(), PathBuf::from("/images/tools.erofs"))]),
+    };
+    container(ContainerInputs { pod_id: "p1", hostname: "web", plan, image, places })
+}
+
+/// A mount of one of the volumes above, as the spec has it: type, source, options.
+fn mounted(volume: &str, sub_path: Option<&str>, options: MountOptions) -> Value {
+    let plan = MountPlan {
+        sub_path: sub_path.map(str::to_owned),
+        options,
+        ..MountPlan::new(MountSource::PodVolume { name: volume.into() }, "/mnt/here")
+    };
+    let spec = json_of(&ContainerPlan { mounts: vec![plan], ..self::plan() });
+    let mount = spec["mounts"].as_array().unwrap().iter().find(|m| m["destination"] == "/mnt/here").unwrap().clone();
+    json!([mount["type"], mount["source"], mount["options"]])
 }
 
 fn json_of(plan: &ContainerPlan) -> Value {
@@ -97,13 +122,13 @@ fn nothing_that_the_shim_refuses_is_set_by_default() {
 
 #[test]
 fn volumes_are_mounted_by_name_with_their_medium() {
-    let mount = |source, destination: &str, read_only| MountPlan { source, destination: destination.into(), read_only };
-    let cache = MountSource::PodVolume { name: "cache".into(), sub_path: Some("a/b".into()) };
+    let cache = MountPlan::new(MountSource::PodVolume { name: "cache".into() }, "/var/cache/app");
+    let options = MountOptions::with_access(Access::ReadOnly);
     let plan = ContainerPlan {
         mounts: vec![
-            mount(cache, "/var/cache/app", true),
-            mount(MountSource::NamedVolume { name: "db".into() }, "/data", false),
-            mount(MountSource::Tmpfs { options: vec!["size=1m".into()] }, "/dev/shm/", false),
+            MountPlan { sub_path: Some("a/b".into()), options, ..cache },
+            MountPlan::new(MountSource::NamedVolume { name: "db".into() }, "/data"),
+            MountPlan::new(MountSource::Tmpfs { options: vec!["size=1m".into()] }, "/dev/shm/"),
         ],
         ..plan()
     };
@@ -118,6 +143,37 @@ fn volumes_are_mounted_by_name_with_their_medium() {
     let place = |destination: &str| mounts.iter().position(|m| m["destination"] == destination).unwrap();
     assert!(place("/dev") < place("/dev/pts") && place("/sys") < place("/sys/fs/cgroup"));
     assert!(place("/data") < place("/var/cache/app"));
+}
+
+#[test]
+fn every_kind_of_volume_has_its_mount() {
+    let plain = MountOptions::default;
+    let read_only = || MountOptions::with_access(Access::ReadOnly);
+    let strict = || MountOptions::with_access(Access::RecursiveReadOnly);
+    for (volume, options, expected) in [
+        ("work", plain(), json!(["husk.volume", "work", ["rw", "medium=disk", "size=1048576"]])),
+        ("work", strict(), json!(["husk.volume", "work", ["ro", "medium=disk", "size=1048576"]])),
+        ("host", plain(), json!(["bind", "/srv/data", ["rbind", "rw", "rprivate"]])),
+        ("host", read_only(), json!(["bind", "/srv/data", ["rbind", "ro", "rprivate"]])),
+        ("host", strict(), json!(["bind", "/srv/data", ["rbind", "rro", "rprivate"]])),
+        ("config", plain(), json!(["bind", "/pod/volumes/config", ["rbind", "ro", "rprivate"]])),
+        ("tools", plain(), json!(["husk.disk", "/images/tools.erofs", ["ro", "fs=erofs"]])),
+        ("claim", plain(), json!(["husk.disk", "/volumes/db/data.img", ["ro"]])),
+    ] {
+        assert_eq!(mounted(volume, None, options), expected);
+    }
+    let slave = MountOptions { propagation: Propagation::Slave, recursive: false, ..plain() };
+    assert_eq!(mounted("host", Some("a"), slave), json!(["bind", "/srv/data", ["bind", "rw", "rslave", "subpath=a"]]));
+    let flags = vec![MountFlag::NoSuid, MountFlag::NoDev, MountFlag::NoExec];
+    let tools = mounted("tools", Some("bin"), MountOptions { flags, ..plain() });
+    assert_eq!(tools[2], json!(["ro", "nosuid", "nodev", "noexec", "fs=erofs", "subpath=bin"]));
+}
+
+#[test]
+fn a_mount_of_nothing_that_the_pod_has_is_refused() {
+    let unknown = MountPlan::new(MountSource::PodVolume { name: "none".into() }, "/x");
+    let error = build(&ContainerPlan { mounts: vec![unknown], ..plan() }, &image()).unwrap_err();
+    assert_eq!(error, SpecError::Mount { container: "app".into(), destination: "/x".into() });
 }
 
 #[test]
@@ -147,6 +203,7 @@ fn the_sandbox_says_how_large_the_vm_must_be() {
         name: "foo".into(),
         hostname: "foo".into(),
         share_process_namespace: true,
+        shm_size: Some(1 << 20),
         containers: vec![limited(256), limited(128)],
         ..PodPlan::default()
     };
@@ -156,6 +213,7 @@ fn the_sandbox_says_how_large_the_vm_must_be() {
     assert_eq!(annotations["io.kubernetes.cri.sandbox-memory"], "402653184");
     assert_eq!(annotations["io.kubernetes.cri.sandbox-cpu-quota"], "100000");
     assert_eq!(annotations["dev.husk.share-process-namespace"], "true");
+    assert_eq!(annotations["dev.husk.shm-size"], "1048576");
     assert_eq!(spec["hostname"], "foo");
     assert!(spec.get("process").is_none());
 }

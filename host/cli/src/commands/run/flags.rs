@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
-use crate::error::Advise as _;
-use crate::pods::plan::{MountPlan, MountSource, Rlimit};
-use crate::pods::volumes;
+use crate::pods::plan::Rlimit;
 
 /// `128m`, `1g`, `64k`, `512b`, `1048576`: powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
@@ -72,56 +70,6 @@ pub(crate) fn labels(flags: &[String]) -> std::collections::BTreeMap<String, Str
         None => (flag.clone(), String::new()),
     };
     flags.iter().map(pair).collect()
-}
-
-/// `NAME:/path[:ro|rw]`.
-pub(crate) fn volume(text: &str) -> anyhow::Result<MountPlan> {
-    let mut parts = text.split(':');
-    let (source, destination) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    if source.starts_with(['/', '.', '~']) {
-        return Err(anyhow::anyhow!("-v {text}: directories of the host cannot be mounted: that needs virtio-fs, which this version does not have"))
-            .hint("use a named volume (-v NAME:/path), or pass files through standard input: tar c DIR | husk run -i ... tar x");
-    }
-    if destination.is_empty() {
-        return Err(anyhow::anyhow!("-v {text}: a volume needs a name")).hint("write -v NAME:/path");
-    }
-    ensure!(volumes::is_name(source), volumes::VolumeError::Name(source.to_owned()));
-    let read_only = match (parts.next(), parts.next()) {
-        (None | Some("rw"), None) => false,
-        (Some("ro"), None) => true,
-        _ => bail!("-v {text}: after the path comes ro, rw or nothing"),
-    };
-    Ok(MountPlan {
-        source: MountSource::NamedVolume { name: source.to_owned() },
-        destination: mount_point("-v", text, destination)?,
-        read_only,
-    })
-}
-
-/// `/path[:option,option]`.
-pub(crate) fn tmpfs(text: &str) -> anyhow::Result<MountPlan> {
-    let (destination, options) = text.split_once(':').unwrap_or((text, ""));
-    let mut plan = MountPlan {
-        source: MountSource::Tmpfs { options: Vec::new() },
-        destination: mount_point("--tmpfs", text, destination)?,
-        read_only: false,
-    };
-    let mut kept = Vec::new();
-    for option in options.split(',').filter(|o| !o.is_empty()) {
-        match option {
-            "ro" => plan.read_only = true,
-            "rw" => plan.read_only = false,
-            other => kept.push(other.to_owned()),
-        }
-    }
-    plan.source = MountSource::Tmpfs { options: kept };
-    Ok(plan)
-}
-
-fn mount_point(flag: &str, text: &str, path: &str) -> anyhow::Result<String> {
-    let good = path.starts_with('/') && path.bytes().any(|b| b != b'/') && !path.split('/').any(|part| part == "..");
-    ensure!(good, "{flag} {text}: {path} must be an absolute path below / without \"..\"");
-    Ok(path.to_owned())
 }
 
 /// `nofile=1024:2048`, `core=-1`.
@@ -192,33 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_has_a_name_and_a_path() {
-        let plan = volume("db:/var/lib/db:ro").unwrap();
-        assert_eq!(plan.source, MountSource::NamedVolume { name: "db".into() });
-        assert!(plan.read_only && plan.destination == "/var/lib/db");
-        for bad in ["db", "db:data", "db:/", "db:/x:z", "db:/x:ro:y", "a b:/x", ":/x", "db:/a/../b"] {
-            assert!(volume(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_directory_of_the_host_is_refused_with_a_way_out() {
-        for host in ["/data:/data", "./x:/x", "~/x:/x", "/data"] {
-            let text = crate::error::report(&volume(host).unwrap_err());
-            assert!(text.contains("virtio-fs") && text.contains("hint:"), "{text}");
-        }
-    }
-
-    #[test]
-    fn limits_entrypoints_and_tmpfs() {
+    fn limits_and_entrypoints() {
         assert_eq!(ulimit("nofile=1:2").unwrap(), Rlimit { name: "RLIMIT_NOFILE".into(), soft: 1, hard: 2 });
         assert_eq!(ulimit("core=-1").unwrap().hard, u64::MAX);
         assert!(ulimit("nofile").is_err() && ulimit("nofile=3:2").is_err());
         assert_eq!(entrypoint("/bin/sh").unwrap(), ["/bin/sh"]);
         assert_eq!(entrypoint(r#"["a", "b c"]"#).unwrap(), ["a", "b c"]);
         assert!(entrypoint("").unwrap().is_empty() && entrypoint("[1]").is_err());
-        let plan = tmpfs("/run:size=1m,ro").unwrap();
-        assert!(plan.read_only);
-        assert_eq!(plan.source, MountSource::Tmpfs { options: vec!["size=1m".into()] });
     }
 }

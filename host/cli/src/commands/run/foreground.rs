@@ -81,9 +81,9 @@ async fn prepare(engine: &Engine, args: &Args) -> anyhow::Result<Ready> {
     match plan::place(args)? {
         Place::Existing(name) => {
             let pod = running_pod(engine, &name).await?;
-            let (container, lease) = prepare::into_pod(engine, &pod, &plan::container(args)?, progress).await?;
+            let (container, leases) = prepare::into_pod(engine, &pod, &plan::container(args)?, progress).await?;
             let dir = engine.pods.open(&pod.id);
-            Ok(Ready { dir, pod: pod.id, container, own_pod: false, private: false, _leases: vec![lease] })
+            Ok(Ready { dir, pod: pod.id, container, own_pod: false, private: false, _leases: leases })
         }
         place => {
             let prepared = prepare::pod(engine, &plan::pod(args, &place)?, progress).await?;

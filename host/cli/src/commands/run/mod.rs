@@ -2,6 +2,7 @@
 
 pub(crate) mod flags;
 mod foreground;
+mod mounts;
 mod plan;
 
 use std::path::PathBuf;
@@ -58,12 +59,18 @@ pub(crate) struct Args {
     /// Environment variables from a file, one on a line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Mount a named volume, which is made when there is none
-    #[arg(short, long, value_name = "NAME:/PATH[:ro]")]
+    /// Mount something of the host, or a named volume, which is made when there is none
+    #[arg(short, long, value_name = "HOST|NAME:/PATH[:OPTIONS]")]
     volume: Vec<String>,
+    /// Mount anything: type=bind, volume, tmpfs or image, then src=, dst=, ro, subpath= and others
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    mount: Vec<String>,
     /// Mount a file system in memory
     #[arg(long, value_name = "/PATH[:OPTIONS]")]
     tmpfs: Vec<String>,
+    /// Size of /dev/shm, which the pod's containers share
+    #[arg(long, value_name = "BYTES", value_parser = flags::bytes)]
+    shm_size: Option<u64>,
     /// Working directory [default: the image's]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -145,7 +152,7 @@ async fn detached(engine: &Engine, args: &Args) -> anyhow::Result<u8> {
     let id = match plan::place(args)? {
         Place::Existing(name) => {
             let pod = running_pod(engine, &name).await?;
-            let (container, _lease) = prepare::into_pod(engine, &pod, &plan::container(args)?, progress).await?;
+            let (container, _leases) = prepare::into_pod(engine, &pod, &plan::container(args)?, progress).await?;
             supervise_one(engine, &pod, &container).await?;
             container.id
         }

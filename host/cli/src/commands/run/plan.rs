@@ -2,7 +2,7 @@
 
 use anyhow::{bail, ensure};
 
-use super::{Args, Place, flags};
+use super::{Args, Place, flags, mounts};
 use crate::error::Advise as _;
 use crate::pods::ids;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, ExitPolicy, Kind, Limits, PodPlan, RestartPolicy, UserPlan};
@@ -33,6 +33,10 @@ pub(super) fn place(args: &Args) -> anyhow::Result<Place> {
         return Err(anyhow::anyhow!("-h: the host name is the pod's, and the pod is there already"))
             .hint("leave -h away, or give it when the pod is made");
     }
+    if matches!(place, Place::Existing(_)) && args.shm_size.is_some() {
+        return Err(anyhow::anyhow!("--shm-size: /dev/shm is the pod's, and the pod is there already"))
+            .hint("leave --shm-size away, or give it when the pod is made");
+    }
     if let (Place::Existing(_), Some(flag)) = (&place, args.network.given()) {
         return Err(anyhow::anyhow!("{flag}: the network is the pod's, and the pod is there already"))
             .hint(format!("leave {flag} away, or give it when the pod is made"));
@@ -62,6 +66,7 @@ pub(super) fn pod(args: &Args, place: &Place) -> anyhow::Result<PodPlan> {
         private,
         qualified_names: false,
         network: args.network.plan()?,
+        shm_size: args.shm_size,
         containers: vec![container],
         ..PodPlan::default()
     })
@@ -83,15 +88,6 @@ pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
     {
         bail!("--memory: {memory} bytes are too little to start a container; the least is 4m");
     }
-    let mut mounts = args.volume.iter().map(|text| flags::volume(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    for text in &args.tmpfs {
-        mounts.push(flags::tmpfs(text)?);
-    }
-    let mut places: Vec<_> = mounts.iter().map(|m| m.destination.trim_end_matches('/')).collect();
-    places.sort_unstable();
-    if let Some([twice, _]) = places.array_windows::<2>().find(|[a, b]| a == b) {
-        bail!("two mounts at {twice}");
-    }
     Ok(ContainerPlan {
         kind: Kind::App,
         image: args.image.clone(),
@@ -101,7 +97,7 @@ pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
         env: flags::env(&args.env, &args.env_file)?,
         workdir: args.workdir.clone(),
         user: user(args.user.as_deref()),
-        mounts,
+        mounts: mounts::all(args)?,
         limits: Limits {
             memory: args.memory,
             cpu_milli: args.cpus,
@@ -120,6 +116,7 @@ pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
         auto_remove: args.rm,
         labels: flags::labels(&args.label),
         name,
+        ..ContainerPlan::default()
     })
 }
 
