@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use husk_tests::fixture::{Husk, wait_for};
@@ -88,16 +89,29 @@ fn names_are_those_of_the_flags() {
 #[test]
 fn address_and_mac_may_be_chosen() {
     let husk = Husk::new();
-    let flags = ["--ip", "10.119.0.77", "--mac-address", "02:00:00:00:00:4d"];
+    let flags = ["--ip", "10.119.0.77", "--ip6", "fd68:7573:6b00::77", "--mac-address", "02:00:00:00:00:4d"];
     let command = [&["run", "--rm"], &flags[..], &["busybox", "ip", "addr", "show", "eth0"]].concat();
     let link = husk.ok(&command);
-    assert!(link.contains("10.119.0.77/") && link.contains("02:00:00:00:00:4d"), "{link}");
+    for word in ["10.119.0.77/16", "fd68:7573:6b00::77/64", "02:00:00:00:00:4d", "fe80::ff:fe00:4d/64"] {
+        assert!(link.contains(word), "{word} is not in\n{link}");
+    }
+    assert!(!link.contains("tentative") && !link.contains("dadfailed"), "{link}");
+}
+
+#[test]
+fn a_pod_has_the_built_in_network_by_default() {
+    let mut husk = Husk::new();
+    husk.set("HUSK_NETWORK", "");
+    let addresses = husk.ok(&["run", "--rm", "busybox", "ip", "addr", "show", "eth0"]);
+    assert!(addresses.contains("inet 10.119.") && addresses.contains("inet6 fd68:7573:6b00::"), "{addresses}");
+    husk.set("HUSK_CNI_BIN_DIRS", "/nonexistent");
+    husk.run(&["run", "--rm", "busybox", "true"]).fails_saying(&["containernetworking-plugins", "--network none"]);
 }
 
 #[test]
 fn without_a_network_there_is_loopback_alone() {
     let husk = Husk::new();
-    let links = husk.ok(&["run", "--rm", "busybox", "ls", "/sys/class/net"]);
+    let links = husk.ok(&["run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net"]);
     assert!(!links.contains("eth0") && links.contains("lo"), "{links}");
 }
 
@@ -152,7 +166,93 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     husk.run(&["run", "--rm", "--network", "no-such-net", "busybox", "true"])
         .fails_saying(&["no-such-net", "/etc/cni/net.d"]);
     husk.run(&["run", "--rm", "-p", "80", "busybox", "true"]).fails_saying(&["-p 80", "8080:80"]);
+    husk.run(&["run", "--rm", "-p", "[::1]:80:80", "busybox", "true"]).fails_saying(&["[::1]", "127.0.0.1"]);
     husk.run(&["run", "--rm", "--ip", "192.0.2.1", "busybox", "true"]).fails_saying(&["192.0.2.1"]);
+}
+
+/// A network of the bridge plugin and then of one that is this script, with what finds both.
+struct Chain(tempfile::TempDir);
+
+impl Chain {
+    fn ending_in(husk: &mut Husk, script: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let list = serde_json::json!({ "cniVersion": "1.0.0", "name": "chain", "plugins": [
+            { "type": "bridge", "bridge": "husk0", "isGateway": true, "ipMasq": true, "ipam": {
+                "type": "host-local", "ranges": [[{ "subnet": "10.119.0.0/16" }], [{ "subnet": "fd68:7573:6b00::/64" }]],
+            }},
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+            { "type": "last" },
+        ]});
+        std::fs::write(directory.path().join("10-chain.conflist"), list.to_string()).unwrap();
+        let plugin = directory.path().join("last");
+        std::fs::write(&plugin, format!("#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\n{script}\n")).unwrap();
+        std::fs::set_permissions(&plugin, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        husk.set("HUSK_CNI_CONFIG_DIRS", directory.path());
+        husk.set("HUSK_CNI_BIN_DIRS", format!("/usr/lib/cni:{}", directory.path().display()));
+        Self(directory)
+    }
+
+    /// The files that only this network has: addresses and their notes, which its plugins keep by its name.
+    fn forget(self) {
+        drop(std::fs::remove_dir_all("/var/lib/cni/networks/chain"));
+        drop(self.0);
+    }
+}
+
+const IN_CHAIN: [&str; 7] = ["run", "--rm", "--network", "chain", "-p", "18090:80", "busybox"];
+
+#[test]
+fn a_plugin_that_fails_half_way_leaves_nothing_of_those_before_it() {
+    let mut husk = Husk::new();
+    let chain = Chain::ending_in(&mut husk, r#"echo '{"code": 100, "msg": "the switch is full"}'; exit 1"#);
+    husk.run(&[&IN_CHAIN[..], &["true"]].concat()).fails_saying(&[
+        "plugin last of network chain",
+        "ADD failed",
+        "the switch is full",
+    ]);
+    husk.leaves_nothing();
+    chain.forget();
+}
+
+#[test]
+fn an_interface_that_no_plugin_left_is_missed_and_nothing_stays() {
+    let mut husk = Husk::new();
+    // It takes away what the others made, and answers what they answered.
+    let script = "jq -c .prevResult; exec nsenter --net=$CNI_NETNS ip link del eth0";
+    let chain = Chain::ending_in(&mut husk, script);
+    husk.run(&[&IN_CHAIN[..], &["true"]].concat()).fails_saying(&["no interface eth0"]);
+    husk.leaves_nothing();
+    chain.forget();
+}
+
+#[test]
+fn a_pod_whose_interface_is_taken_away_runs_on_and_leaves_nothing() {
+    let husk = Husk::new();
+    husk.ok(&["run", "-d", "--network", "bridge", "-p", "18091:8080", "--name", "cut", "busybox", "sleep", "1000"]);
+    let gateway = husk.sh("cut", "ip route | awk '/default/{print $3}'");
+    husk.sh("cut", &format!("ping -c 1 -W 60 {gateway}"));
+    let netns = format!("husk-{}", husk.inspect("cut")["Id"].as_str().unwrap());
+    let removed = Command::new("ip").args(["-n", &netns, "link", "del", "eth0"]).status().unwrap();
+    assert!(removed.success());
+    husk.run(&["exec", "cut", "ping", "-c", "1", "-W", "2", &gateway]).exits(1);
+    assert_eq!(husk.sh("cut", "echo alive"), "alive");
+    husk.ok(&["rm", "-f", "cut"]);
+}
+
+#[test]
+fn check_finds_the_plugins_or_says_what_to_install() {
+    let mut husk = Husk::new();
+    let row = |husk: &Husk| {
+        let rows = husk.run(&["check", "--format", "json"]).success().json();
+        let found = rows.as_array().unwrap().iter().find(|row| row["What"] == "CNI plugins").cloned();
+        found.unwrap_or_else(|| panic!("{rows:#}"))
+    };
+    let found = row(&husk);
+    assert!(found["Found"].as_str().unwrap().ends_with("in /usr/lib/cni (CNI 1.0.0)"), "{found:#}");
+    husk.set("HUSK_CNI_BIN_DIRS", "/nonexistent");
+    let missing = row(&husk);
+    assert_eq!((&missing["Ok"], &missing["Required"]), (&false.into(), &false.into()));
+    assert!(missing["Error"].as_str().unwrap().contains("install the package containernetworking-plugins"));
 }
 
 #[test]

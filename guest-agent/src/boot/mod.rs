@@ -108,8 +108,15 @@ pub fn raise_limits() {
             crate::warning!("prlimit64 {resource}: {errno}");
         }
     }
-    // The last as kubelet sets it on every node: containers have limits of their own.
-    let sysctls = [("kernel/threads-max", "1048576"), ("kernel/pid_max", "4194304"), ("vm/overcommit_memory", "1")];
+    let sysctls = [
+        ("kernel/threads-max", "1048576"),
+        ("kernel/pid_max", "4194304"),
+        // As kubelet sets it on every node: containers have limits of their own.
+        ("vm/overcommit_memory", "1"),
+        // As containerd and podman set them: the network is the pod's own, and nobody else's port or echo is taken.
+        ("net/ipv4/ping_group_range", "0 2147483647"),
+        ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ];
     for (name, value) in sysctls {
         if let Err(error) = std::fs::write(Path::new("/proc/sys").join(name), value) {
             crate::warning!("write /proc/sys/{name}: {error}");

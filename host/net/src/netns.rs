@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fstatfs;
+use rustix::fs::{fstat, fstatfs, stat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -84,6 +84,12 @@ impl NetNs {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it is the calling thread's own.
+    pub(crate) fn is_own(&self) -> io::Result<bool> {
+        let (this, own) = (fstat(&self.file)?, stat("/proc/thread-self/ns/net")?);
+        Ok((this.st_dev, this.st_ino) == (own.st_dev, own.st_ino))
     }
 
     /// Runs `work` inside the namespace, on a thread of its own that ends with it.

@@ -130,7 +130,7 @@ impl Devices {
         let mut table = self.table.lock().await;
         match table.entries.get(&key) {
             // A read-only user of a writable slot could write.
-            Some(entry) if entry.access != access => return Err(DeviceError::Access { path }),
+            Some(entry) if entry.access != access => Err(DeviceError::Access { path }),
             // What the VMM has open exclusively cannot be opened so again, and need not.
             Some(_) => {
                 let file = open_block(&path, number, Access::ReadOnly)?;

@@ -112,7 +112,7 @@ impl Shares {
             self.show(slot, &name, tree, read_only, path).await?;
             None
         };
-        table.shares.insert(key, Share { name: name.clone(), users: 1, proxy: proxy });
+        table.shares.insert(key, Share { name: name.clone(), users: 1, proxy });
         Ok(ShareLease { key, name })
     }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::host;
+use crate::network::survey;
 use crate::output::{self, Format, table};
 use crate::paths::Paths;
 
@@ -15,18 +16,38 @@ pub(crate) struct Args {
 
 struct Finding {
     what: &'static str,
+    need: Need,
     /// What was found, or what is wrong and how to mend it.
     result: Result<String, String>,
 }
 
+/// What cannot be done without it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Nothing at all runs.
+    Everything,
+    /// Only pods with a network.
+    Networks,
+}
+
+impl Finding {
+    fn verdict(&self) -> &'static str {
+        match (&self.result, self.need) {
+            (Ok(_), _) => "ok",
+            (Err(_), Need::Networks) => "warning",
+            (Err(_), Need::Everything) => "FAIL",
+        }
+    }
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
     let findings = findings().await;
-    let good = findings.iter().all(|f| f.result.is_ok());
+    let good = findings.iter().all(|f| f.result.is_ok() || f.need == Need::Networks);
     match args.format {
         Format::Table => {
-            let rows = findings.iter().map(|f| match &f.result {
-                Ok(found) => ["ok".to_owned(), f.what.to_owned(), found.clone()],
-                Err(why) => ["FAIL".to_owned(), f.what.to_owned(), why.clone()],
+            let rows = findings.iter().map(|f| {
+                let (Ok(text) | Err(text)) = &f.result;
+                [f.verdict().to_owned(), f.what.to_owned(), text.clone()]
             });
             output::print(&table::render(["", "WHAT", "FOUND"], rows))?;
         }
@@ -35,7 +56,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
                 .iter()
                 .map(|f| {
                     let (found, error) = (f.result.as_ref().ok(), f.result.as_ref().err());
-                    json!({ "What": f.what, "Ok": f.result.is_ok(), "Found": found, "Error": error })
+                    let required = f.need == Need::Everything;
+                    json!({ "What": f.what, "Required": required, "Ok": f.result.is_ok(), "Found": found, "Error": error })
                 })
                 .collect();
             output::json(&list)?;
@@ -46,8 +68,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<u8> {
 
 async fn findings() -> Vec<Finding> {
     fn finding<T: Into<String>, E: ToString>(what: &'static str, result: Result<T, E>) -> Finding {
-        Finding { what, result: result.map(Into::into).map_err(|e| e.to_string()) }
+        Finding { what, need: Need::Everything, result: result.map(Into::into).map_err(|e| e.to_string()) }
     }
+    let of_networks = |finding: Finding| Finding { need: Need::Networks, ..finding };
     let shown = |result: Result<std::path::PathBuf, host::HostError>| result.map(|path| path.display().to_string());
     let root = rustix::process::geteuid().is_root();
     vec![
@@ -60,6 +83,9 @@ async fn findings() -> Vec<Finding> {
         finding("initramfs", shown(host::initramfs())),
         finding("mkfs.ext4", shown(host::program("mkfs.ext4", "e2fsprogs"))),
         finding("space", space().map_err(|e| format!("{e:#}"))),
+        of_networks(finding("CNI plugins", survey::plugins().await)),
+        of_networks(finding("iptables", shown(host::program("iptables", "iptables")))),
+        of_networks(finding("tun", survey::tun())),
     ]
 }
 

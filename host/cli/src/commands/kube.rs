@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use crate::engine::Engine;
 use crate::error::{self, Advise as _};
 use crate::kube::{self, Source};
+use crate::network::flags;
 use crate::output::{self, progress};
 use crate::pods::detach::{self, Report};
 use crate::pods::directory::DirectoryError;
@@ -29,6 +30,9 @@ pub(crate) enum Command {
         /// Stay until the pods have ended, or a signal comes, and remove them
         #[arg(short, long)]
         wait: bool,
+        /// Network of the pods: bridge, none, or the name of one in /etc/cni/net.d [default: HUSK_NETWORK, else bridge]
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
         /// No progress of pulls
         #[arg(short, long)]
         quiet: bool,
@@ -54,9 +58,12 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> 
             down(&engine, &kube::pod_names(&read(&file)?)?).await?;
             Ok(0)
         }
-        Command::Play { replace, wait, quiet, down: _, configmap, file } => {
+        Command::Play { replace, wait, network, quiet, down: _, configmap, file } => {
             let config_maps = configmap.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
-            let plans = kube::read(&read(&file)?, &config_maps)?;
+            let mut plans = kube::read(&read(&file)?, &config_maps)?;
+            for plan in &mut plans {
+                flags::choose(&mut plan.network, network.as_deref()).with_context(|| format!("pod {}", plan.name))?;
+            }
             let mut signals = Forwarded::catch().context("cannot catch signals")?;
             let pods = tokio::select! {
                 pods = play(&engine, &plans, replace, quiet) => pods?,

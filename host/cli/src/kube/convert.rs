@@ -81,7 +81,7 @@ pub(super) fn pod(pod: &Pod, objects: &Objects) -> Result<PodPlan, Vec<String>> 
     let volumes = volumes::volumes(spec, group, &context, &mut problems);
     let restart_policy = restart_policy(spec, &mut problems);
     let containers = containers(spec, &context, &volumes, restart_policy, &mut problems);
-    let network = network::network(spec, &mut problems);
+    let network = network::network(&pod.metadata, spec, &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
     }

@@ -13,7 +13,7 @@ mod limits;
 mod names;
 mod network;
 mod objects;
-mod quantity;
+pub(crate) mod quantity;
 mod security;
 mod supported;
 mod volumes;

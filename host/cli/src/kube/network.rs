@@ -4,15 +4,30 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerPort, PodDNSConfig, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::convert::Problems;
-use crate::network::plan::{DnsPlan, NetworkMode, NetworkPlan, PortMapping, Protocol};
+use crate::network::plan::{BandwidthPlan, DnsPlan, NetworkPlan, PortMapping, Protocol};
 
-/// The pod's network: the built-in bridge when its containers ask for ports of the host, else none.
-pub(super) fn network(spec: &PodSpec, problems: &mut Problems) -> NetworkPlan {
-    let ports = ports(spec, problems);
-    let mode = if ports.is_empty() { NetworkMode::None } else { NetworkMode::Bridge };
-    NetworkPlan { mode, ports, dns: dns(spec, problems), hosts: hosts(spec, problems), ..NetworkPlan::default() }
+/// What the manifest says of the pod's network. In which one it is, no manifest says.
+pub(super) fn network(metadata: &ObjectMeta, spec: &PodSpec, problems: &mut Problems) -> NetworkPlan {
+    NetworkPlan {
+        ports: ports(spec, problems),
+        bandwidth: bandwidth(metadata, problems),
+        dns: dns(spec, problems),
+        hosts: hosts(spec, problems),
+        ..NetworkPlan::default()
+    }
+}
+
+/// The annotations by which Kubernetes limits a pod's bandwidth.
+fn bandwidth(metadata: &ObjectMeta, problems: &mut Problems) -> BandwidthPlan {
+    let mut rate = |direction: &str| {
+        let key = format!("kubernetes.io/{direction}-bandwidth");
+        let rate = BandwidthPlan::rate(metadata.annotations.as_ref()?.get(&key)?);
+        rate.map_err(|error| problems.add(&format!("metadata.annotations['{key}']"), error)).ok()
+    };
+    BandwidthPlan { ingress: rate("ingress"), egress: rate("egress") }
 }
 
 fn ports(spec: &PodSpec, problems: &mut Problems) -> Vec<PortMapping> {
@@ -62,7 +77,11 @@ fn mapping(port: &ContainerPort, path: &str, problems: &mut Problems) -> Option<
         None | Some("" | "0.0.0.0") => None,
         Some(text) => Some(address(text, &format!("{path}.hostIP"), problems)?),
     };
-    Some(PortMapping { host_ip, host_port, container_port, protocol })
+    let mapping = PortMapping { host_ip, host_port, container_port, protocol };
+    if let Err(error) = mapping.check() {
+        problems.add(&format!("{path}.hostIP"), error);
+    }
+    Some(mapping)
 }
 
 fn address(text: &str, path: &str, problems: &mut Problems) -> Option<IpAddr> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::network::plan::BandwidthPlan;
 use crate::pods::plan::{Access, ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy, VolumeSource};
 
 mod volumes;
@@ -118,12 +119,25 @@ fn ports_names_and_aliases_make_the_network() {
 }
 
 #[test]
+fn bandwidth_is_annotated() {
+    let annotated = |rate: &str| {
+        let annotation = format!("metadata:\n  annotations: {{kubernetes.io/egress-bandwidth: {rate}}}");
+        pod("", "").replacen("metadata:", &annotation, 1)
+    };
+    let plan = play(&annotated("10M")).remove(0);
+    assert_eq!(plan.network.bandwidth, BandwidthPlan { ingress: None, egress: Some(10_000_000) });
+    let text = refusal(&annotated("1"));
+    assert!(text.contains("metadata.annotations['kubernetes.io/egress-bandwidth']: 1 is not within 1k"), "{text}");
+}
+
+#[test]
 fn ports_that_cannot_be_are_named() {
     for (ports, expected) in [
         ("ports:\n  - {containerPort: 80, hostPort: 70000}", "ports[0].hostPort: 70000"),
         ("ports:\n  - {containerPort: 0}", "ports[0].containerPort: 0"),
         ("ports:\n  - {containerPort: 80, hostPort: 1}\n  - {containerPort: 81, hostPort: 1}", "taken twice"),
         ("ports:\n  - {containerPort: 80, hostPort: 1, hostIP: x}", "ports[0].hostIP"),
+        ("ports:\n  - {containerPort: 80, hostPort: 1, hostIP: '::1'}", "ports[0].hostIP"),
         ("ports:\n  - {containerPort: 80, protocol: ICMP}", "ports[0].protocol"),
     ] {
         let text = refusal(&pod(ports, ""));

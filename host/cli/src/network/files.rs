@@ -9,10 +9,11 @@ use super::plan::{DnsPlan, NetworkPlan};
 /// systemd-resolved's own file, for a host whose /etc/resolv.conf names only its stub.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
-/// resolv.conf of a pod: what was asked for, else the host's without the name servers that only the host can reach.
+/// resolv.conf of a pod: what was asked for, else, in a pod with a network, the host's without the name servers that
+/// only the host can reach.
 pub(crate) fn resolv_conf(plan: &NetworkPlan) -> String {
     if plan.is_none() {
-        return String::new();
+        return plan.dns.text();
     }
     let read = |path: &str| DnsPlan::parse(&std::fs::read_to_string(Path::new(path)).unwrap_or_default());
     let mut host = read("/etc/resolv.conf");

@@ -1,17 +1,20 @@
 //! The network flags of `husk run`, as podman has them.
 
-use std::net::IpAddr;
+use std::env;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, ensure};
 
-use super::plan::{DnsPlan, NetworkMode, NetworkPlan, PortMapping, Protocol};
+use super::plan::{BandwidthPlan, DnsPlan, NetworkMode, NetworkPlan, PortMapping, Protocol};
 use crate::error::Advise as _;
+
+/// The network of pods for which none is named; `bridge` where it is not set.
+const DEFAULT: &str = "HUSK_NETWORK";
 
 /// `--network` and its kin; they belong to the pod.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct NetworkArgs {
-    /// Network of the new pod: bridge, none, or the name of one in /etc/cni/net.d [default: bridge with -p, --ip or
-    /// --mac-address, else none]
+    /// Network of the new pod: bridge, none, or the name of one in /etc/cni/net.d [default: HUSK_NETWORK, else bridge]
     #[arg(long, visible_alias = "net", value_name = "NAME")]
     network: Option<String>,
     /// Lead a port of the host to one of the container
@@ -29,17 +32,31 @@ pub(crate) struct NetworkArgs {
     /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:IP")]
     add_host: Vec<String>,
-    /// Address of the new pod
-    #[arg(long, value_name = "IP")]
-    ip: Option<IpAddr>,
+    /// IPv4 address of the new pod
+    #[arg(long, value_name = "IPV4")]
+    ip: Option<Ipv4Addr>,
+    /// IPv6 address of the new pod
+    #[arg(long, value_name = "IPV6")]
+    ip6: Option<Ipv6Addr>,
     /// Ethernet address of the new pod
     #[arg(long, value_name = "MAC")]
     mac_address: Option<String>,
+    /// Limit of what the new pod receives, in bits per second, e.g. 10M
+    #[arg(long, value_name = "RATE", value_parser = BandwidthPlan::rate)]
+    ingress_bandwidth: Option<u64>,
+    /// Limit of what the new pod sends, in bits per second
+    #[arg(long, value_name = "RATE", value_parser = BandwidthPlan::rate)]
+    egress_bandwidth: Option<u64>,
 }
 
 impl NetworkArgs {
     /// The first flag that was given, for a pod that has its network already.
     pub(crate) fn given(&self) -> Option<&'static str> {
+        self.flags().next()
+    }
+
+    /// All that were given.
+    fn flags(&self) -> impl Iterator<Item = &'static str> {
         let flags = [
             ("--network", self.network.is_some()),
             ("-p", !self.publish.is_empty()),
@@ -48,38 +65,56 @@ impl NetworkArgs {
             ("--dns-option", !self.dns_option.is_empty()),
             ("--add-host", !self.add_host.is_empty()),
             ("--ip", self.ip.is_some()),
+            ("--ip6", self.ip6.is_some()),
             ("--mac-address", self.mac_address.is_some()),
+            ("--ingress-bandwidth", self.ingress_bandwidth.is_some()),
+            ("--egress-bandwidth", self.egress_bandwidth.is_some()),
         ];
-        flags.into_iter().find_map(|(name, given)| given.then_some(name))
+        flags.into_iter().filter_map(|(name, given)| given.then_some(name))
     }
 
     pub(crate) fn plan(&self) -> anyhow::Result<NetworkPlan> {
-        let needed = !self.publish.is_empty() || self.ip.is_some() || self.mac_address.is_some();
-        let plan = NetworkPlan {
-            mode: match &self.network {
-                Some(name) => mode(name)?,
-                None if needed => NetworkMode::Bridge,
-                None => NetworkMode::None,
-            },
+        let mut plan = NetworkPlan {
             ports: self.publish.iter().map(|text| port(text)).collect::<anyhow::Result<_>>()?,
-            ip: self.ip,
+            ips: self.ip.map(IpAddr::from).into_iter().chain(self.ip6.map(IpAddr::from)).collect(),
             mac: self.mac_address.as_deref().map(mac).transpose()?,
+            bandwidth: BandwidthPlan { ingress: self.ingress_bandwidth, egress: self.egress_bandwidth },
             dns: DnsPlan {
                 servers: self.dns.clone(),
                 searches: words("--dns-search", &self.dns_search)?,
                 options: words("--dns-option", &self.dns_option)?,
             },
             hosts: self.add_host.iter().map(|text| host(text)).collect::<anyhow::Result<_>>()?,
+            ..NetworkPlan::default()
         };
-        if plan.is_none() {
-            for (flag, given) in [("-p", !plan.ports.is_empty()), ("--ip", plan.ip.is_some())] {
-                if given {
-                    return Err(anyhow::anyhow!("{flag}: with --network none nothing leads to the pod"))
-                        .hint("leave one of the two away");
-                }
-            }
-        }
+        choose(&mut plan, self.network.as_deref())?;
         Ok(plan)
+    }
+}
+
+/// The network that was asked for, else the default of the environment, else the built-in bridge.
+///
+/// # Errors
+///
+/// For a name that is none, and for a pod that shall be reached without a network. The environment's `none` is no
+/// reason to refuse such a pod: it gets the built-in bridge.
+pub(crate) fn choose(plan: &mut NetworkPlan, asked: Option<&str>) -> anyhow::Result<()> {
+    let default = env::var(DEFAULT).ok().filter(|name| !name.is_empty());
+    plan.mode = match (asked, default) {
+        (Some(name), _) => mode(name)?,
+        (None, Some(name)) => mode(&name).context(DEFAULT)?,
+        (None, None) => NetworkMode::Bridge,
+    };
+    match plan.needs_interface() {
+        Some(what) if plan.is_none() && asked.is_some() => {
+            Err(anyhow::anyhow!("--network none: nothing leads to the pod, and so it cannot have {what}"))
+                .hint("leave one of the two away")
+        }
+        Some(_) if plan.is_none() => {
+            plan.mode = NetworkMode::Bridge;
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -105,7 +140,7 @@ fn mode(text: &str) -> anyhow::Result<NetworkMode> {
     })
 }
 
-/// `8080:80`, `127.0.0.1:8080:80/tcp`, `[::1]:53:53/udp`.
+/// `8080:80`, `127.0.0.1:8080:80/tcp`, `[fd00::1]:53:53/udp`.
 pub(crate) fn port(text: &str) -> anyhow::Result<PortMapping> {
     let bad = || format!("-p {text}: expected [IP:]HOST:CONTAINER[/tcp|/udp|/sctp], as in 8080:80");
     let (ports, protocol) = match text.rsplit_once('/') {
@@ -124,7 +159,9 @@ pub(crate) fn port(text: &str) -> anyhow::Result<PortMapping> {
         }
     };
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).with_context(bad);
-    Ok(PortMapping { host_ip: ip, host_port: number(host)?, container_port: number(container)?, protocol })
+    let mapping = PortMapping { host_ip: ip, host_port: number(host)?, container_port: number(container)?, protocol };
+    mapping.check().with_context(|| format!("-p {text}"))?;
+    Ok(mapping)
 }
 
 /// `name:10.0.0.1`.
@@ -177,7 +214,8 @@ mod tests {
         let shown = |text: &str| port(text).unwrap().to_string();
         assert_eq!(shown("8080:80"), "0.0.0.0:8080->80/tcp");
         assert_eq!(shown("127.0.0.1:53:5353/udp"), "127.0.0.1:53->5353/udp");
-        assert_eq!(shown("[::1]:1:2"), "[::1]:1->2/tcp");
+        assert_eq!(shown("[fd00::1]:1:2"), "[fd00::1]:1->2/tcp");
+        assert!(format!("{:#}", port("[::1]:1:2").unwrap_err()).contains("nothing from ::1"));
         for bad in ["80", "0:80", "80:0", "80:65536", "x:80", "1:2:3", "8080:80/icmp", "", ":80", "8080:"] {
             assert!(port(bad).is_err(), "{bad}");
         }
@@ -187,13 +225,21 @@ mod tests {
     fn flags_become_a_plan() {
         let plan = plan(
             "--network blue -p 1:2 --dns 10.0.0.2 --dns-search a.b --dns-option ndots:2 --add-host db:10.0.0.5 \
-             --ip 10.88.0.9 --mac-address 02:AA:00:00:00:01",
+             --ip 10.88.0.9 --ip6 fd00::9 --mac-address 02:AA:00:00:00:01 --egress-bandwidth 10M",
         )
         .unwrap();
         assert_eq!(plan.mode, NetworkMode::Named("blue".to_owned()));
         assert_eq!(plan.mac.as_deref(), Some("02:aa:00:00:00:01"));
         assert_eq!(plan.hosts, [("10.0.0.5".parse().unwrap(), "db".to_owned())]);
         assert_eq!(plan.dns.options, ["ndots:2"]);
+        assert_eq!(plan.ips, ["10.88.0.9", "fd00::9"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert_eq!(plan.bandwidth, BandwidthPlan { ingress: None, egress: Some(10_000_000) });
+    }
+
+    #[test]
+    fn a_pod_has_the_built_in_network_unless_it_is_told_otherwise() {
+        assert_eq!(plan("").unwrap().mode, NetworkMode::Bridge);
+        assert_eq!(plan("--network none").unwrap().mode, NetworkMode::None);
     }
 
     #[test]
@@ -203,6 +249,9 @@ mod tests {
             "--network container:x",
             "--network ../x",
             "--network none -p 1:2",
+            "--network none --ingress-bandwidth 1M",
+            "--ingress-bandwidth 1",
+            "--ip fd00::1",
             "--add-host db",
             "--add-host d/b:10.0.0.1",
             "--mac-address 01:00:00:00:00:01",

@@ -4,23 +4,36 @@
 pub(crate) mod files;
 pub(crate) mod flags;
 pub(crate) mod plan;
+pub(crate) mod survey;
 
 use std::env;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use anyhow::Context as _;
 use husk_net::cni::{
-    self, Attachment, Capability, Cni, CniError, Network, Networks, PluginError, PluginFailure, RuntimeConfig,
+    self, Attachment, Capability, Cni, CniError, Network, Networks, PluginError, PluginFailure, RuntimeConfig, Wants,
 };
 use husk_net::{IpNet, NetNs, RUN_NETNS};
 
 use crate::error::Advise as _;
 use crate::pods::directory::PodDir;
 use crate::pods::record::PodRecord;
-use plan::{NetworkMode, NetworkPlan, PortMapping, Protocol};
+use plan::{BandwidthPlan, NetworkMode, NetworkPlan, PortMapping, Protocol};
 
 /// The interface in the namespace and in the guest.
 const INTERFACE: &str = "eth0";
+
+/// Debian's package of CNI plugins.
+const PLUGINS_PACKAGE: &str = "containernetworking-plugins";
+
+/// A burst is what a limit lets pass in a tenth of a second,
+const BURSTS_PER_SECOND: u64 = 10;
+/// but one segment of 64 KiB at least, in bits, lest tc cut each of them up,
+const LEAST_BURST: u64 = 64 * 1024 * 8;
+/// and what the plugin's 32 bits hold at most.
+const MOST_BURST: u64 = u32::MAX as u64;
 
 /// The network namespace of a pod.
 pub(crate) fn netns_path(pod: &str) -> PathBuf {
@@ -41,17 +54,25 @@ pub(crate) async fn attach(dir: &PodDir) -> anyhow::Result<()> {
     if record.network.is_none() {
         return Ok(());
     }
-    let network = network(&record.network.mode)?;
+    let network = network(&record.network)?;
     check(&network, &record.network)?;
+    if record.network.mode == NetworkMode::Bridge {
+        cni::keep_router_advertisements().context("cannot keep the host's IPv6 routes while it forwards")?;
+    }
     NetNs::create(Path::new(RUN_NETNS), &netns_name(&record.id)).await?;
+    let begin = Instant::now();
     let added = match cni().add(&network, &attachment(&record)).await {
         Ok(added) => added,
         Err(CniError::Plugin(error @ PluginError { failure: PluginFailure::NotFound { .. }, .. })) => {
-            return Err(error).hint("install the package containernetworking-plugins, or use --network none");
+            return Err(error).hint(format!("install the package {PLUGINS_PACKAGE}, or use --network none"));
         }
         Err(error) => return Err(error.into()),
     };
-    dir.update(|record| record.ips = added.ips.iter().map(|ip| ip.address.address()).collect())?;
+    let took = begin.elapsed();
+    dir.update(|record| {
+        record.ips = added.ips.iter().map(|ip| ip.address.address()).collect();
+        record.network_ms = Some(took.as_secs_f64() * 1000.0);
+    })?;
     Ok(())
 }
 
@@ -109,16 +130,16 @@ fn directories(variable: &str, default: &[&str]) -> Vec<PathBuf> {
     }
 }
 
-fn network(mode: &NetworkMode) -> anyhow::Result<Network> {
-    match mode {
+fn network(plan: &NetworkPlan) -> anyhow::Result<Network> {
+    match &plan.mode {
         NetworkMode::Named(name) => {
             let networks = Networks::load(&directories("HUSK_CNI_CONFIG_DIRS", &[cni::CONFIG_DIR]))?;
             Ok(networks.named(name)?)
         }
         NetworkMode::Bridge | NetworkMode::None => {
-            let subnet = cni::BRIDGE_SUBNET.parse::<IpNet>()?;
+            let wants = Wants { ports: !plan.ports.is_empty(), bandwidth: !plan.bandwidth.is_none() };
             let plugins = directories("HUSK_CNI_BIN_DIRS", &cni::PLUGIN_DIRS);
-            Ok(cni::bridge_network(subnet, &plugins)?)
+            Ok(cni::bridge_network(&cni::bridge_subnets(), wants, &plugins)?)
         }
     }
 }
@@ -127,8 +148,9 @@ fn network(mode: &NetworkMode) -> anyhow::Result<Network> {
 fn check(network: &Network, plan: &NetworkPlan) -> anyhow::Result<()> {
     for (wanted, capability, what) in [
         (!plan.ports.is_empty(), Capability::PortMappings, "publish ports"),
-        (plan.ip.is_some(), Capability::Ips, "take the address that was asked for"),
+        (!plan.ips.is_empty(), Capability::Ips, "take the address that was asked for"),
         (plan.mac.is_some(), Capability::Mac, "take the MAC address that was asked for"),
+        (!plan.bandwidth.is_none(), Capability::Bandwidth, "limit bandwidth"),
     ] {
         if wanted && !network.declares(capability) {
             return Err(anyhow::anyhow!("network {} cannot {what}", network.name()))
@@ -155,10 +177,23 @@ fn attachment(record: &PodRecord) -> Attachment {
         runtime: RuntimeConfig {
             port_mappings: plan.ports.iter().map(port_mapping).collect(),
             // Address management takes the address and knows the prefix.
-            ips: plan.ip.and_then(|ip| IpNet::new(ip, if ip.is_ipv4() { 32 } else { 128 }).ok()).into_iter().collect(),
+            ips: plan.ips.iter().filter_map(|ip| IpNet::new(*ip, if ip.is_ipv4() { 32 } else { 128 }).ok()).collect(),
             mac: plan.mac.clone(),
+            bandwidth: (!plan.bandwidth.is_none()).then(|| bandwidth(plan.bandwidth)),
             ..RuntimeConfig::default()
         },
+    }
+}
+
+/// Rates with their bursts. Kubernetes' other runtimes ask for bursts of 4 Gbit, which leave the first half gigabyte of
+/// a transfer unlimited.
+fn bandwidth(plan: BandwidthPlan) -> cni::Bandwidth {
+    let burst = |rate: Option<u64>| rate.map_or(0, |rate| (rate / BURSTS_PER_SECOND).clamp(LEAST_BURST, MOST_BURST));
+    cni::Bandwidth {
+        ingress_rate: plan.ingress.unwrap_or_default(),
+        ingress_burst: burst(plan.ingress),
+        egress_rate: plan.egress.unwrap_or_default(),
+        egress_burst: burst(plan.egress),
     }
 }
 
@@ -184,20 +219,29 @@ mod tests {
         let text = br#"{"cniVersion":"1.0.0","name":"plain","plugins":[{"type":"bridge"}]}"#;
         let network = Network::parse(text, "of the test").unwrap();
         assert!(check(&network, &NetworkPlan::default()).is_ok());
-        let plan = NetworkPlan { ip: Some("10.0.0.1".parse().unwrap()), ..NetworkPlan::default() };
+        let plan = NetworkPlan { ips: vec!["10.0.0.1".parse().unwrap()], ..NetworkPlan::default() };
         let text = crate::error::report(&check(&network, &plan).unwrap_err());
         assert!(text.contains("network plain cannot take the address") && text.contains("ips"), "{text}");
     }
 
     #[test]
     fn the_built_in_network_can_do_everything() {
-        let network = network(&NetworkMode::Bridge).unwrap();
         let plan = NetworkPlan {
-            ip: Some("10.119.0.9".parse().unwrap()),
+            mode: NetworkMode::Bridge,
+            ips: vec!["10.119.0.9".parse().unwrap(), "fd68:7573:6b00::9".parse().unwrap()],
             mac: Some("02:00:00:00:00:01".to_owned()),
             ports: vec![flags::port("1:2").unwrap()],
+            bandwidth: BandwidthPlan { ingress: Some(1_000_000), egress: None },
             ..NetworkPlan::default()
         };
-        check(&network, &plan).unwrap();
+        check(&network(&plan).unwrap(), &plan).unwrap();
+    }
+
+    #[test]
+    fn a_burst_is_a_tenth_of_a_second_within_bounds() {
+        let bursts = |rate| bandwidth(BandwidthPlan { ingress: Some(rate), egress: None }).ingress_burst;
+        assert_eq!([1_000, 100_000_000, 1 << 40].map(bursts), [524_288, 10_000_000, 4_294_967_295]);
+        let open = bandwidth(BandwidthPlan { ingress: None, egress: Some(1_000) });
+        assert_eq!((open.ingress_rate, open.ingress_burst), (0, 0));
     }
 }

@@ -4,15 +4,19 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// A pod's network. The default is none: an address is given where one is asked for.
+use crate::kube::quantity;
+
+/// A pod's network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkPlan {
     pub(crate) mode: NetworkMode,
     pub(crate) ports: Vec<PortMapping>,
-    /// Asked of the network's address management.
-    pub(crate) ip: Option<IpAddr>,
+    /// Asked of the network's address management, at most one of a family.
+    pub(crate) ips: Vec<IpAddr>,
     /// `02:00:00:00:00:01`.
     pub(crate) mac: Option<String>,
+    #[serde(default)]
+    pub(crate) bandwidth: BandwidthPlan,
     pub(crate) dns: DnsPlan,
     /// Further lines of /etc/hosts.
     pub(crate) hosts: Vec<(IpAddr, String)>,
@@ -22,12 +26,20 @@ pub(crate) struct NetworkPlan {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NetworkMode {
     /// The built-in bridge.
+    #[default]
     Bridge,
     /// A network of /etc/cni/net.d.
     Named(String),
     /// Only the pod's own loopback.
-    #[default]
     None,
+}
+
+/// Limits in bits per second; absent: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BandwidthPlan {
+    /// Towards the pod.
+    pub(crate) ingress: Option<u64>,
+    pub(crate) egress: Option<u64>,
 }
 
 /// A port of the host that leads to one of the pod.
@@ -64,6 +76,38 @@ impl NetworkPlan {
     }
 }
 
+impl NetworkPlan {
+    /// Something of it that only a pod with an interface can have.
+    pub(crate) fn needs_interface(&self) -> Option<&'static str> {
+        let needs = [
+            ("published ports", !self.ports.is_empty()),
+            ("an address", !self.ips.is_empty()),
+            ("a MAC address", self.mac.is_some()),
+            ("a limit of bandwidth", !self.bandwidth.is_none()),
+        ];
+        needs.into_iter().find_map(|(what, needed)| needed.then_some(what))
+    }
+}
+
+impl BandwidthPlan {
+    /// What Kubernetes allows (k8s.io/kubernetes `pkg/util/bandwidth/utils.go`).
+    const RATES: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
+
+    /// A rate in bits per second, written as a quantity: `10M`.
+    pub(crate) fn rate(text: &str) -> Result<u64, String> {
+        let rate = quantity::bytes(text).map_err(|error| error.to_string())?;
+        if Self::RATES.contains(&rate) {
+            Ok(rate)
+        } else {
+            Err(format!("{text} is not within 1k and 1P bits per second"))
+        }
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
 impl Protocol {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -71,6 +115,19 @@ impl Protocol {
             Self::Udp => "udp",
             Self::Sctp => "sctp",
         }
+    }
+}
+
+/// A port that no plugin can publish.
+#[derive(Debug, thiserror::Error)]
+#[error("Linux routes nothing from ::1 to a pod; publish the port on 127.0.0.1 or on another address of the host")]
+pub(crate) struct Ipv6Loopback;
+
+impl PortMapping {
+    /// `route_localnet` has no counterpart for IPv6.
+    pub(crate) fn check(&self) -> Result<(), Ipv6Loopback> {
+        let loopback = self.host_ip.is_some_and(|ip| ip.is_ipv6() && ip.is_loopback());
+        if loopback { Err(Ipv6Loopback) } else { Ok(()) }
     }
 }
 

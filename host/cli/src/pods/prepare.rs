@@ -213,6 +213,7 @@ fn new_record(id: String, plan: &PodPlan, containers: Vec<ContainerRecord>) -> P
         annotations: plan.annotations.clone(),
         network: plan.network.clone(),
         ips: Vec::new(),
+        network_ms: None,
         named_volumes: Vec::new(),
         phase: Phase::Pending,
         message: None,

@@ -35,6 +35,9 @@ pub(crate) struct PodRecord {
     /// Its addresses, once it is attached to its network.
     #[serde(default)]
     pub(crate) ips: Vec<IpAddr>,
+    /// How long the attaching took, in milliseconds; the boot of its VM comes after it.
+    #[serde(default)]
+    pub(crate) network_ms: Option<f64>,
     /// Named volumes that the pod holds.
     pub(crate) named_volumes: Vec<String>,
     pub(crate) phase: Phase,

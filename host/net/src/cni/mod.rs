@@ -19,12 +19,15 @@ mod tests;
 mod version;
 
 pub use attachment::{Attachment, BadAttachment, Bandwidth, Capability, Dns, PortMapping, Protocol, RuntimeConfig};
-pub use builtin::{BRIDGE, BRIDGE_SUBNET, bridge_network};
+pub use builtin::{
+    BRIDGE, BRIDGE_PLUGINS, BRIDGE_SUBNET, BRIDGE_SUBNET_6, Wants, bridge_network, bridge_subnets,
+    keep_router_advertisements,
+};
 pub use cache::{CACHE_DIR, CacheError};
 pub use config::{ConfigError, Network};
 pub use error::CniError;
 pub use networks::{CONFIG_DIR, Networks, NoNetwork};
 pub use plugin::{Command, PluginError, PluginFailure};
 pub use result::{AddResult, BadResult, ResultInterface, ResultIp, ResultRoute};
-pub use runtime::{Cni, DEADLINE, Deleted, PLUGIN_DIRS};
+pub use runtime::{Cni, DEADLINE, Deleted, Installed, PLUGIN_DIRS};
 pub use version::Version;

@@ -141,7 +141,7 @@ impl Plugins {
         Err(PluginFailure::Exited { status, text: printable(text) })
     }
 
-    fn find(&self, plugin: &str) -> Result<PathBuf, PluginFailure> {
+    pub(crate) fn find(&self, plugin: &str) -> Result<PathBuf, PluginFailure> {
         let candidate = self.dirs.iter().map(|dir| dir.join(plugin)).find(|path| path.is_file());
         candidate.ok_or_else(|| PluginFailure::NotFound { dirs: self.path().to_string_lossy().replace(':', ", ") })
     }

@@ -15,6 +15,7 @@ use super::plugin::{Command, PluginError, PluginFailure, Plugins, Run, printable
 use super::request::request;
 use super::result::{AddResult, RawResult};
 use super::version::Version;
+use crate::link;
 use crate::netns::{NetNs, NetNsError};
 
 /// Where plugins are by convention; the second is Debian's.
@@ -36,6 +37,14 @@ pub struct Cni {
 pub struct Deleted {
     /// Plugins that are no longer installed. What they made may remain.
     pub vanished: Vec<String>,
+}
+
+/// A plugin that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    pub path: PathBuf,
+    /// As it names them: `0.4.0`, `1.0.0`.
+    pub versions: Vec<String>,
 }
 
 impl Cni {
@@ -114,6 +123,7 @@ impl Cni {
             runtime: runtime.clone(),
             ..attachment.clone()
         };
+        replace_interface(&attachment, result).await;
         let previous = result.filter(|_| network.version() >= Version::V0_4_0);
         let deleted = self.del_all(network, &attachment, previous).await?;
         self.cache.remove(network.name(), &attachment)?;
@@ -169,9 +179,7 @@ impl Cni {
     pub async fn ready(&self, network: &Network) -> Result<(), CniError> {
         let wants = network.version();
         for plugin in network.configs() {
-            let input = format!(r#"{{"cniVersion":"{wants}"}}"#);
-            let output = self.run(network, plugin, Command::Version, &[], input.as_bytes()).await?;
-            let speaks = versions(network, plugin, &output)?;
+            let speaks = self.versions(network.name(), &plugin.kind, wants).await?;
             if !speaks.iter().any(|version| version == wants.as_str()) {
                 let (plugin, network) = (plugin.kind.clone(), network.name().to_owned());
                 let speaks = printable(speaks.join(", ").as_bytes());
@@ -183,6 +191,32 @@ impl Cni {
             }
         }
         Ok(())
+    }
+
+    /// Where a plugin of any network is and which versions of the specification it speaks.
+    pub async fn installed(&self, plugin: &str) -> Result<Installed, PluginError> {
+        const NETWORK: &str = "(any)";
+        let path = self.plugins.find(plugin).map_err(|failure| PluginError {
+            plugin: plugin.to_owned(),
+            network: NETWORK.to_owned(),
+            command: Command::Version,
+            failure,
+        })?;
+        Ok(Installed { path, versions: self.versions(NETWORK, plugin, Version::V1_0_0).await? })
+    }
+
+    /// Section 2 of the specification, "VERSION".
+    async fn versions(&self, network: &str, plugin: &str, wants: Version) -> Result<Vec<String>, PluginError> {
+        let input = format!(r#"{{"cniVersion":"{wants}"}}"#);
+        let (command, stdin) = (Command::Version, input.as_bytes());
+        let output = self.plugins.run(Run { network, plugin, command, env: &[], stdin }).await?;
+        let answer: Result<VersionAnswer, _> = serde_json::from_slice(&output);
+        answer.map(|answer| answer.supported_versions).map_err(|source| PluginError {
+            plugin: plugin.to_owned(),
+            network: network.to_owned(),
+            command,
+            failure: PluginFailure::Garbage { text: printable(&output), source },
+        })
     }
 
     /// The attachments that ADD was called for and DEL has not undone, of one container or of all, whichever process
@@ -230,6 +264,21 @@ fn environment(attachment: &Attachment, netns: Option<&Path>) -> [(&'static str,
     ]
 }
 
+/// What removed a container's interface under it also took from the plugins what DEL has to remove elsewhere: `bridge`
+/// knows its masquerading rules by the interface's addresses and is content when there is none. So there is one again.
+async fn replace_interface(attachment: &Attachment, result: Option<&Value>) {
+    let Some(netns) = attachment.netns.as_deref().and_then(|path| NetNs::open(path).ok()) else { return };
+    // The host's own interfaces are nobody's to make.
+    if !netns.is_own().is_ok_and(|own| !own) {
+        return;
+    }
+    let Some(result) = result.and_then(|value| AddResult::deserialize(value).ok()) else { return };
+    let addresses = result.ips.iter().map(|ip| ip.address).collect();
+    if let Err(error) = link::stand_in(&netns, &attachment.ifname, addresses).await {
+        tracing::warn!(%error, "what the CNI plugins made on the host may remain");
+    }
+}
+
 /// Plugins accept an empty `CNI_NETNS` for DEL, and stumble over a path that leads nowhere.
 fn is_gone(netns: &Path) -> bool {
     matches!(NetNs::open(netns), Err(NetNsError::Missing { .. }))
@@ -240,14 +289,4 @@ fn is_gone(netns: &Path) -> bool {
 #[serde(rename_all = "camelCase")]
 struct VersionAnswer {
     supported_versions: Vec<String>,
-}
-
-fn versions(network: &Network, plugin: &PluginConfig, output: &[u8]) -> Result<Vec<String>, PluginError> {
-    let answer: Result<VersionAnswer, _> = serde_json::from_slice(output);
-    answer.map(|answer| answer.supported_versions).map_err(|source| PluginError {
-        plugin: plugin.kind.clone(),
-        network: network.name().to_owned(),
-        command: Command::Version,
-        failure: PluginFailure::Garbage { text: printable(output), source },
-    })
 }

@@ -11,6 +11,7 @@
 mod interface;
 mod join;
 mod netlink;
+mod stand_in;
 mod tap;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 pub use interface::{Address, Interface, Neighbour, Route, Scope};
 pub use join::{join, separate};
 pub(crate) use netlink::{check_name, set_loopback_up};
+pub(crate) use stand_in::stand_in;
 pub use tap::create_tap;
 
 use crate::netns::NetNsError;

@@ -1,91 +1,16 @@
-//! The built-in bridge network with Debian's plugins.
+//! Pods on the built-in bridge network: what reaches them, and what is left when they go.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use husk_net::NetNs;
-use husk_net::cni::{
-    Attachment, BRIDGE, BRIDGE_SUBNET, CACHE_DIR, Cni, Network, PortMapping, Protocol, RuntimeConfig, bridge_network,
-};
+use husk_net::cni::{BRIDGE, Bandwidth, PortMapping, Protocol, RuntimeConfig, Wants};
 use husk_net::link::{Interface, Scope, create_tap, join, separate};
 
+use crate::fixture::{Fixture, PATIENCE, get, listen};
 use crate::guest::Guest;
-use crate::world::{in_a_world_of_its_own, ip, netns, remove, run};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Fixture {
-    cni: Cni,
-    network: Network,
-}
-
-/// A namespace on the network.
-struct Pod {
-    netns: NetNs,
-    attachment: Attachment,
-    ip: Ipv4Addr,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let plugins = [PathBuf::from("/usr/lib/cni")];
-        let network = bridge_network(BRIDGE_SUBNET.parse().unwrap(), &plugins).unwrap();
-        Self { cni: Cni::new(plugins.to_vec(), Path::new(CACHE_DIR)), network }
-    }
-
-    async fn pod(&self, name: &str, port_mappings: Vec<PortMapping>) -> Pod {
-        let netns = netns(name).await;
-        let attachment = Attachment {
-            container_id: name.into(),
-            netns: Some(netns.path().into()),
-            ifname: "eth0".into(),
-            args: vec![("IgnoreUnknown".into(), "1".into()), ("K8S_POD_NAME".into(), name.into())],
-            runtime: RuntimeConfig { port_mappings, ..RuntimeConfig::default() },
-        };
-        let result = self.cni.add(&self.network, &attachment).await.unwrap();
-        let IpAddr::V4(ip) = result.ips[0].address.address() else { panic!("{result:?}") };
-        Pod { netns, attachment, ip }
-    }
-
-    async fn remove(&self, pod: Pod) {
-        for _ in 0..2 {
-            assert!(self.cni.del(&self.network, &pod.attachment).await.unwrap().vanished.is_empty());
-        }
-        remove(&pod.netns);
-        // And a third time, without its namespace.
-        assert!(self.cni.del(&self.network, &pod.attachment).await.unwrap().vanished.is_empty());
-    }
-
-    /// CNI plugins leave the bridge to the next pod.
-    fn end(self) {
-        ip(&format!("link del {BRIDGE}"));
-        drop(self);
-    }
-}
-
-/// Answers each connection to the port with one byte, in a thread that ends with its namespace's last user.
-async fn listen(netns: &NetNs, port: u16) {
-    let serve = move || {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                let _ = connection.and_then(|mut connection| connection.write_all(b"x"));
-            }
-        });
-    };
-    netns.run(serve).await.unwrap();
-}
-
-/// One byte from the port, or why there is none.
-fn get(address: impl Into<SocketAddr>, patience: Duration) -> std::io::Result<u8> {
-    let mut connection = TcpStream::connect_timeout(&address.into(), patience)?;
-    connection.set_read_timeout(Some(patience))?;
-    let mut byte = [0];
-    connection.read_exact(&mut byte)?;
-    Ok(byte[0])
-}
+use crate::world::{in_a_world_of_its_own, ip, remove, run};
 
 #[test]
 fn two_pods_on_the_bridge_reach_each_other() {
@@ -102,6 +27,10 @@ fn two_pods_on_the_bridge_reach_each_other() {
         assert_eq!(addresses[0].net.to_string(), format!("{}/16", a.ip));
         let default = eth0.routes.iter().find(|route| route.destination.prefix() == 0).unwrap();
         assert_eq!(default.gateway, Some([10, 119, 0, 1].into()));
+        assert_eq!(addresses[1].net.to_string(), format!("{}/64", a.ip6));
+        assert!(eth0.routes.iter().any(|route| route.gateway == Some("fd68:7573:6b00::1".parse().unwrap())));
+        let address6 = SocketAddr::from((a.ip6, 80));
+        assert_eq!(b.netns.run(move || get(address6, PATIENCE)).await.unwrap().unwrap(), b'x', "by IPv6");
         fixture.cni.check(&fixture.network, &a.attachment).await.unwrap();
         a.netns.run(|| ip("route del default")).await.unwrap();
         let error = fixture.cni.check(&fixture.network, &a.attachment).await.unwrap_err().to_string();
@@ -122,7 +51,15 @@ fn a_published_port_leads_to_the_pod_until_it_goes() {
         listen(&pod.netns, 80).await;
         let published = SocketAddr::from(([10, 119, 0, 1], 8080));
         assert_eq!(get(published, PATIENCE).unwrap(), b'x');
+        let published6: SocketAddr = "[fd68:7573:6b00::1]:8080".parse().unwrap();
+        // The bridge's own address is in doubt for a second, while the bridge asks whether it is a duplicate.
+        let begin = Instant::now();
+        while let Err(error) = get(published6, PATIENCE) {
+            assert!(begin.elapsed() < PATIENCE, "by IPv6: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         fixture.remove(pod).await;
+        assert_eq!(get(published6, PATIENCE).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         assert_eq!(get(published, PATIENCE).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         fixture.end();
     });
@@ -146,6 +83,41 @@ fn a_pod_whose_namespace_vanished_gives_its_address_back() {
         assert!(!Path::new(&note).exists());
         // The bridge plugin looks for its masquerading rules by the interface's addresses, and so finds them no more.
         run("iptables", "-t nat -F");
+        run("ip6tables", "-t nat -F");
+        fixture.end();
+    });
+}
+
+#[test]
+fn an_interface_that_went_leaves_no_rule_of_the_firewall() {
+    in_a_world_of_its_own(|| async {
+        let fixture = Fixture::new();
+        let pod = fixture.pod("pod-a", Vec::new()).await;
+        pod.netns.run(|| ip("link del eth0")).await.unwrap();
+        // What the test's world finds at its end is that the masquerading rules are gone.
+        fixture.remove(pod).await;
+        fixture.end();
+    });
+}
+
+#[test]
+fn a_limit_of_bandwidth_is_a_queue_on_the_hosts_links() {
+    in_a_world_of_its_own(|| async {
+        let fixture = Fixture::wanting(Wants { ports: false, bandwidth: true });
+        let bandwidth = Bandwidth {
+            ingress_rate: 8_000_000,
+            ingress_burst: 800_000,
+            egress_rate: 16_000_000,
+            egress_burst: 1_600_000,
+        };
+        let limited = RuntimeConfig { bandwidth: Some(bandwidth), ..RuntimeConfig::default() };
+        let pod = fixture.pod_with("pod-a", limited).await;
+        let queues = run("tc", "qdisc show");
+        let limits: Vec<_> = queues.lines().filter(|line| line.starts_with("qdisc tbf")).collect();
+        let has = |device: &str, rate: &str| limits.iter().any(|line| line.contains(device) && line.contains(rate));
+        assert!(limits.len() == 2 && has("dev veth", "rate 8Mbit") && has("dev bwp", "rate 16Mbit"), "{queues}");
+        fixture.remove(pod).await;
+        assert!(!run("tc", "qdisc show").contains("tbf"));
         fixture.end();
     });
 }

@@ -69,8 +69,10 @@ fn inventory() -> BTreeSet<String> {
         name != "lock" && !name.starts_with("last_reserved_ip")
     });
     found.extend(notes.map(|path| format!("note {}", path.display())));
-    let rules = run("iptables-save", "");
-    found.extend(rules.lines().filter(|line| line.contains("pod-")).map(|line| format!("rule {line}")));
+    for table in ["iptables-save", "ip6tables-save"] {
+        let rules = run(table, "");
+        found.extend(rules.lines().filter(|line| line.contains("pod-")).map(|line| format!("{table}: {line}")));
+    }
     found
 }
 

@@ -79,6 +79,7 @@ async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
         "Volumes": pod.named_volumes,
         "IPs": pod.ips,
         "Network": pod.network,
+        "NetworkMs": pod.network_ms,
         "VM": {
             "Running": live.as_ref().is_some_and(|l| l.vm_ended.is_none()),
             "VmmPid": live.as_ref().and_then(|l| l.vmm_pid).unwrap_or_default(),

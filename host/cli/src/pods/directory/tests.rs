@@ -45,6 +45,7 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerRecord>) -> PodRecord {
         annotations: Default::default(),
         network: Default::default(),
         ips: Vec::new(),
+        network_ms: None,
         named_volumes: Vec::new(),
         phase: Phase::Pending,
         message: None,
