@@ -288,14 +288,25 @@ kind: Pod
 metadata: {name: group}
 spec:
   securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 3000}
-  volumes: [{name: login, secret: {secretName: login, defaultMode: 0400}}]
+  volumes:
+    - {name: login, secret: {secretName: login, defaultMode: 0400}}
+    - {name: disk, emptyDir: {}}
+    - {name: memory, emptyDir: {medium: Memory}}
   containers:
     - name: app
       image: busybox
       command: [sleep, "1000"]
-      volumeMounts: [{name: login, mountPath: /login}]
+      volumeMounts:
+        - {name: login, mountPath: /login}
+        - {name: disk, mountPath: /disk}
+        - {name: memory, mountPath: /memory}
 "#,
     );
+    let made = husk.sh(
+        "group-app",
+        "touch /disk/x /memory/x; stat -c '%a %u %g' /disk /memory; stat -c '%u %g' /disk/x /memory/x",
+    );
+    assert_eq!(made, "2777 0 3000\n2777 0 3000\n1000 3000\n1000 3000");
     assert_eq!(husk.sh("group-app", "id -G; cat /login/password"), "1000 3000\nhunter2");
     let modes = husk.sh("group-app", "stat -L -c '%a %g' /login /login/..data /login/password");
     assert_eq!(modes, "2777 3000\n2755 3000\n440 3000");
