@@ -65,7 +65,7 @@ fn a_block_device_of_the_host_is_a_disk_in_the_container() {
         disk.device
     );
     let file = husk.play_text(&manifest);
-    husk.wait_for_exit("disk-c");
+    assert_eq!(husk.wait_for_exit("disk-c").exit_code(), 0);
     assert_eq!(husk.ok(&["logs", "disk-c"]), "the first word");
     husk.down(&file);
 }
