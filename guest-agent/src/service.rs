@@ -131,12 +131,12 @@ impl agent_server::Agent for Service {
 
     async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<CreateVolumeResponse> {
         let agent = Arc::clone(&self.0);
-        let CreateVolumeRequest { name, source } = request.into_inner();
+        let CreateVolumeRequest { name, source, gid } = request.into_inner();
         detached(async move {
             agent.check_resumed()?;
             check::id("name", &name)?;
             let source = source.ok_or_else(|| Error::invalid("source: missing"))?;
-            agent.volumes.create(&agent.slots, &name, source).await.map(|()| CreateVolumeResponse {})
+            agent.volumes.create(&agent.slots, &name, source, gid).await.map(|()| CreateVolumeResponse {})
         })
         .await
     }

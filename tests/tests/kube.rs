@@ -96,7 +96,8 @@ fn nginx_serves_what_the_other_container_wrote_on_the_host() {
     let writer = husk.wait_for_exit("two-containers-debian-container");
     assert_eq!((writer.exit_code(), writer.restarts()), (0, 0));
     assert_eq!(std::fs::read_to_string("/data/index.html").unwrap(), "Hello from the debian container\n");
-    let page = husk.sh("two-containers-nginx-container", "wget -qO- http://localhost/");
+    let page =
+        husk.sh("two-containers-nginx-container", "until wget -qO- http://localhost/ 2>/dev/null; do sleep 1; done");
     assert_eq!(page, "Hello from the debian container");
     assert_eq!(husk.container("two-containers-nginx-container").status(), "running");
     husk.down(&pod);

@@ -229,14 +229,31 @@ fn an_interface_that_no_plugin_left_is_missed_and_nothing_stays() {
 fn a_pod_whose_interface_is_taken_away_runs_on_and_leaves_nothing() {
     let husk = Husk::new();
     husk.ok(&["run", "-d", "--network", "bridge", "-p", "18091:8080", "--name", "cut", "busybox", "sleep", "1000"]);
-    let gateway = husk.sh("cut", "ip route | awk '/default/{print $3}'");
-    husk.sh("cut", &format!("ping -c 1 -W 60 {gateway}"));
+    let gateway: IpAddr = husk.sh("cut", "ip route | awk '/default/{print $3}'").trim().parse().unwrap();
+    let listener = TcpListener::bind((gateway, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let reach = |patience: u32| {
+        husk.run(&["exec", "cut", "sh", "-c", &format!("nc -w {patience} {gateway} {port} </dev/null")])
+    };
+    let host = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    drop(reach(60).success());
+    host.join().unwrap();
     let netns = format!("husk-{}", husk.inspect("cut")["Id"].as_str().unwrap());
     let removed = Command::new("ip").args(["-n", &netns, "link", "del", "eth0"]).status().unwrap();
     assert!(removed.success());
-    husk.run(&["exec", "cut", "ping", "-c", "1", "-W", "2", &gateway]).exits(1);
+    drop(reach(2).exits(1));
     assert_eq!(husk.sh("cut", "echo alive"), "alive");
     husk.ok(&["rm", "-f", "cut"]);
+}
+
+#[test]
+fn a_pod_whose_namespace_lost_its_name_leaves_nothing() {
+    let husk = Husk::new();
+    husk.ok(&["run", "-d", "--network", "bridge", "--name", "lost", "busybox", "sleep", "1000"]);
+    let netns = format!("husk-{}", husk.inspect("lost")["Id"].as_str().unwrap());
+    assert!(Command::new("ip").args(["netns", "del", &netns]).status().unwrap().success());
+    assert_eq!(husk.sh("lost", "echo alive"), "alive");
+    husk.ok(&["rm", "-f", "lost"]);
 }
 
 #[test]

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -413,6 +415,34 @@ spec:
         husk.run(&["kube", "play", &file.to_string_lossy()]).fails_saying(&words);
         husk.leaves_nothing();
     }
+}
+
+#[test]
+fn a_socket_of_the_host_is_reached() {
+    let husk = Husk::new();
+    let host = Host::new();
+    let listener = UnixListener::bind(host.path("socket")).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let length = stream.read(&mut request).unwrap();
+        assert!(request[..length].starts_with(b"GET /version "), "{request:?}");
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello from the host\n").unwrap();
+    });
+    let pod = husk.play_text(&host.manifest(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: socket}
+spec:
+  volumes: [{name: api, hostPath: {path: HOST/socket, type: Socket}}]
+  containers:
+    - {name: app, image: curlimages/curl, command: [sleep, "1000"], securityContext: {runAsUser: 0}, volumeMounts: [{name: api, mountPath: /run/api.sock}]}
+"#,
+    ));
+    assert_eq!(husk.sh("socket-app", "curl -s --unix-socket /run/api.sock http://host/version"), "hello from the host");
+    server.join().unwrap();
+    husk.down(&pod);
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Volumes {
     }
 
     /// Makes a volume.
-    pub async fn create(&self, slots: &Slots, name: &str, source: Source) -> Result<()> {
+    pub async fn create(&self, slots: &Slots, name: &str, source: Source, gid: Option<u32>) -> Result<()> {
         {
             let mut table = self.table();
             if table.volumes.contains_key(name) {
@@ -174,7 +174,7 @@ impl Volumes {
             }
             table.volumes.insert(name.to_owned(), Volume::Busy);
         }
-        let made = self.make(slots, name, source).await;
+        let made = self.make(slots, name, source, gid).await;
         let mut table = self.table();
         match made {
             Ok(kind) => {
@@ -188,7 +188,10 @@ impl Volumes {
         }
     }
 
-    async fn make(&self, slots: &Slots, name: &str, source: Source) -> Result<Kind> {
+    async fn make(&self, slots: &Slots, name: &str, source: Source, gid: Option<u32>) -> Result<Kind> {
+        if gid.is_some() && !matches!(source, Source::Scratch(_) | Source::Tmpfs(_)) {
+            return Err(Error::invalid("gid: only scratch and tmpfs volumes are given to a group"));
+        }
         match source {
             Source::Scratch(ScratchDirectory { size_bytes }) => {
                 if !self.has_scratch() {
@@ -202,6 +205,7 @@ impl Volumes {
                     remove_tree(&directory)?;
                     return Err(error);
                 }
+                give_to_group(&directory, gid)?;
                 Ok(Kind::ScratchDirectory)
             }
             Source::Tmpfs(tmpfs) => {
@@ -214,6 +218,7 @@ impl Volumes {
                 let data = std::ffi::CString::new(data).map_err(|_| Error::invalid("tmpfs options"))?;
                 rustix::mount::mount("tmpfs", &target, "tmpfs", MountFlags::NODEV, data.as_c_str())
                     .on("mount", target.display())?;
+                give_to_group(&target, gid)?;
                 Ok(Kind::Tmpfs)
             }
             Source::Block(BlockVolume { slot, fs_type, read_only }) => {
@@ -366,6 +371,13 @@ fn open(kind: Kind, name: &str, sub_path: &str) -> Result<Detached> {
     clone_at(&at, false).on("open_tree", format_args!("volume {name}"))
 }
 
+/// Kubernetes' fsGroup: the group owns the directory, and what is made in it.
+fn give_to_group(directory: &Path, gid: Option<u32>) -> Result<()> {
+    let Some(gid) = gid else { return Ok(()) };
+    rustix::fs::chown(directory, None, Some(Gid::from_raw(gid))).on("chown", directory.display())?;
+    rustix::fs::chmod(directory, Mode::from_raw_mode(0o2777)).on("chmod", directory.display())
+}
+
 fn remove_socket(path: &Path) -> Result<()> {
     match rustix::fs::unlink(path) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -398,7 +410,8 @@ mod tests {
     #[tokio::test]
     async fn a_scratch_volume_needs_the_scratch_disk() {
         let (volumes, slots) = (Volumes::default(), Slots::new());
-        let error = volumes.create(&slots, "data", Source::Scratch(ScratchDirectory::default())).await.unwrap_err();
+        let error =
+            volumes.create(&slots, "data", Source::Scratch(ScratchDirectory::default()), None).await.unwrap_err();
         assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
         assert!(matches!(volumes.acquire("data"), Err(Error::NotFound(_))));
     }

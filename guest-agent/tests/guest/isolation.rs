@@ -129,9 +129,12 @@ fn volume(name: &str, sub_path: &str) -> Kind {
 async fn sharing(client: Client) {
     let mut agent = client.agent.clone();
     let scratch = Some(Source::Scratch(ScratchDirectory::default()));
-    agent.create_volume(CreateVolumeRequest { name: "disk".to_owned(), source: scratch }).await.unwrap();
+    agent.create_volume(CreateVolumeRequest { name: "disk".to_owned(), source: scratch, gid: None }).await.unwrap();
     let tmpfs = Some(Source::Tmpfs(Tmpfs { size_bytes: 1 << 20 }));
-    agent.create_volume(CreateVolumeRequest { name: "mem".to_owned(), source: tmpfs.clone() }).await.unwrap();
+    agent
+        .create_volume(CreateVolumeRequest { name: "mem".to_owned(), source: tmpfs.clone(), gid: None })
+        .await
+        .unwrap();
     let mounts = |flags| {
         vec![
             mount("/disk", flags, volume("disk", "")),
@@ -162,7 +165,7 @@ async fn sharing(client: Client) {
     let in_use = agent.remove_volume(RemoveVolumeRequest { name: "mem".to_owned() });
     in_use.await.unwrap();
     refused(client.create(request.clone()).await, Code::NotFound, "volume mem");
-    agent.create_volume(CreateVolumeRequest { name: "mem".to_owned(), source: tmpfs }).await.unwrap();
+    agent.create_volume(CreateVolumeRequest { name: "mem".to_owned(), source: tmpfs, gid: None }).await.unwrap();
     request.process = Some(shell("cat /disk/f /dev/shm/s /etc/resolv.conf /etc/hosts; touch /disk/x /etc/hosts"));
     let outcome = client.run(request).await;
     assert_eq!(outcome.stdout, "one\nfour\nnameserver 10.0.0.1\n127.0.0.1 localhost\n");

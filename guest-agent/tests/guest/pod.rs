@@ -83,7 +83,7 @@ async fn many_plugs(client: Client) {
 async fn volumes(client: Client) {
     let mut agent = client.agent;
     let scratch = Some(Source::Scratch(ScratchDirectory::default()));
-    let create = |name: &str, source| CreateVolumeRequest { name: name.to_owned(), source };
+    let create = |name: &str, source| CreateVolumeRequest { name: name.to_owned(), source, gid: None };
     agent.create_volume(create("data", scratch.clone())).await.unwrap();
     refused(agent.create_volume(create("data", scratch.clone())).await, Code::AlreadyExists, "data");
     refused(agent.create_volume(create("../x", scratch)).await, Code::InvalidArgument, "name");

@@ -151,7 +151,7 @@ impl Shares {
             return Err(ShareError::Vmm { path, source });
         }
         let source = v1::create_volume_request::Source::Shared(v1::SharedTree { slot: slot.0, tag: TAG.into() });
-        let request = v1::CreateVolumeRequest { name: name.into(), source: Some(source) };
+        let request = v1::CreateVolumeRequest { name: name.into(), source: Some(source), gid: None };
         if let Err(source) = self.agent.create_volume(request).await {
             self.hide(slot, name).await;
             return Err(ShareError::Agent { path, source });
@@ -166,7 +166,7 @@ impl Shares {
         let token = random_token().map_err(ShareError::Random)?;
         let socket = v1::HostSocket { token, mode, uid, gid };
         let source = Some(v1::create_volume_request::Source::Socket(socket));
-        let request = v1::CreateVolumeRequest { name: name.into(), source };
+        let request = v1::CreateVolumeRequest { name: name.into(), source, gid: None };
         self.agent.create_volume(request).await.map_err(|source| ShareError::Agent { path, source })?;
         Ok(SocketProxy::start(&self.agent, token, tree.into_place()))
     }

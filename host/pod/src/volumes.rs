@@ -91,13 +91,18 @@ impl Volumes {
             }
             Medium::Memory { size_bytes } => v1::create_volume_request::Source::Tmpfs(v1::Tmpfs { size_bytes }),
         };
-        self.create(name, source).await?;
+        self.create(name, source, wanted.gid).await?;
         table.named.insert(name.clone(), medium);
         Ok(())
     }
 
-    async fn create(&self, name: &str, source: v1::create_volume_request::Source) -> Result<(), VolumeError> {
-        let request = v1::CreateVolumeRequest { name: name.into(), source: Some(source) };
+    async fn create(
+        &self,
+        name: &str,
+        source: v1::create_volume_request::Source,
+        gid: Option<u32>,
+    ) -> Result<(), VolumeError> {
+        let request = v1::CreateVolumeRequest { name: name.into(), source: Some(source), gid };
         let result = self.agent.create_volume(request).await;
         result.map_err(|source| VolumeError::Agent { name: name.into(), source })
     }
@@ -122,7 +127,7 @@ impl Volumes {
         table.disks_made = table.disks_made.wrapping_add(1);
         let name = format!("{DISK}{}", table.disks_made);
         let block = v1::BlockVolume { slot: lease.slot(), fs_type: fs_type.name().into(), read_only };
-        if let Err(error) = self.create(&name, v1::create_volume_request::Source::Block(block)).await {
+        if let Err(error) = self.create(&name, v1::create_volume_request::Source::Block(block), None).await {
             self.devices.release(lease).await;
             return Err(error);
         }

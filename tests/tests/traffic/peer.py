@@ -89,6 +89,21 @@ def udp(host, size, whole):
     sys.exit(f"no echo of {size} bytes from {host}")
 
 
+def ping(host):
+    """One echo by ICMP or ICMPv6, as an unprivileged process may send it; the kernel adds id and checksum."""
+    family, protocol, request, reply = (
+        (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128, 129)
+        if ":" in host
+        else (socket.AF_INET, socket.IPPROTO_ICMP, 8, 0)
+    )
+    with socket.socket(family, socket.SOCK_DGRAM, protocol) as sock:
+        sock.settimeout(60)
+        sock.connect((host, 0))
+        sock.send(bytes([request, 0, 0, 0, 0, 0, 0, 1]) + b"ping")
+        answer = sock.recv(64)
+        assert answer[0] == reply and answer[8:] == b"ping", answer
+
+
 def tcp(host, count):
     with socket.create_connection((host, SINK), 60) as connection:
         digest = hashlib.sha256()
@@ -110,6 +125,7 @@ def call(host):
     for size in (1, 1400, 4000):
         udp(host, size, False)
     tcp(host, 1 << 20)
+    ping(host)
     print("called", host)
 
 

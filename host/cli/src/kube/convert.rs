@@ -213,6 +213,7 @@ fn container(
         args,
         workdir,
         mounts: volumes::mounts(container.volume_mounts.as_deref().unwrap_or_default(), path, volumes, &env, problems),
+        devices: volumes::devices(container.volume_devices.as_deref().unwrap_or_default(), path, volumes, problems),
         limits: limits::limits(container.resources.as_ref(), path, problems),
         terminal: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),

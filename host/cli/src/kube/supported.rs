@@ -5,7 +5,7 @@
 
 mod volumes;
 
-use volumes::{VOLUME, VOLUME_MOUNT};
+use volumes::{VOLUME, VOLUME_DEVICE, VOLUME_MOUNT};
 
 /// What a value must look like.
 #[derive(Debug)]
@@ -144,6 +144,7 @@ const CONTAINER: &[Field] = &[
     take("ports", Shape::List(&Shape::Object(PORT))),
     take("resources", Shape::Object(RESOURCES)),
     take("volumeMounts", Shape::List(&Shape::Object(VOLUME_MOUNT))),
+    take("volumeDevices", Shape::List(&Shape::Object(VOLUME_DEVICE))),
     take("stdin", Shape::Flag),
     take("tty", Shape::Flag),
     take("securityContext", Shape::Object(SECURITY)),
@@ -153,7 +154,6 @@ const CONTAINER: &[Field] = &[
     refuse("readinessProbe", NO_PROBES),
     refuse("startupProbe", NO_PROBES),
     refuse("lifecycle", "hooks are not run; do it in the container's command"),
-    refuse("volumeDevices", "block devices of the host are not passed through yet; mount a volume instead"),
     refuse("restartPolicy", "only init containers take it (Always makes a sidecar); set spec.restartPolicy"),
     refuse("terminationMessagePath", "the message is not collected; remove it"),
     refuse("terminationMessagePolicy", "the message is not collected; remove it"),
@@ -171,6 +171,7 @@ const INIT_CONTAINER: &[Field] = &[
     take("ports", Shape::List(&Shape::Object(PORT))),
     take("resources", Shape::Object(RESOURCES)),
     take("volumeMounts", Shape::List(&Shape::Object(VOLUME_MOUNT))),
+    take("volumeDevices", Shape::List(&Shape::Object(VOLUME_DEVICE))),
     take("stdin", Shape::Flag),
     take("tty", Shape::Flag),
     take("securityContext", Shape::Object(SECURITY)),

@@ -90,7 +90,10 @@ spec:
             ("tomcat", Kind::App, RestartPolicy::Always)
         ]
     );
-    assert_eq!(plan.volumes[0].source, VolumeSource::Empty { medium: Medium::Memory, size: Some(64 << 20) });
+    assert_eq!(
+        plan.volumes[0].source,
+        VolumeSource::Empty { medium: Medium::Memory, size: Some(64 << 20), group: None }
+    );
     let mount = &plan.containers[2].mounts[0];
     assert_eq!((mount.options.access, mount.sub_path.as_deref()), (Access::ReadOnly, Some("a/b")));
     assert_eq!(mount.source, MountSource::PodVolume { name: "v".into() });
@@ -98,9 +101,9 @@ spec:
 
 #[test]
 fn a_refused_field_is_named_by_its_full_path_and_place() {
-    let text = refusal(&pod("volumeDevices:\n  - name: disk\n    devicePath: /dev/x", ""));
+    let text = refusal(&pod("lifecycle:\n    preStop: {}", ""));
     assert!(
-        text.starts_with("pod.yaml cannot be played as it stands: spec.containers[0].volumeDevices (line 9, column 7)"),
+        text.starts_with("pod.yaml cannot be played as it stands: spec.containers[0].lifecycle (line 9, column 7)"),
         "{text}"
     );
 }
@@ -126,7 +129,7 @@ fn bandwidth_is_annotated() {
     };
     let plan = play(&annotated("10M")).remove(0);
     assert_eq!(plan.network.bandwidth, BandwidthPlan { ingress: None, egress: Some(10_000_000) });
-    let text = refusal(&annotated("1"));
+    let text = refusal(&annotated("\"1\""));
     assert!(text.contains("metadata.annotations['kubernetes.io/egress-bandwidth']: 1 is not within 1k"), "{text}");
 }
 

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use husk_net::cni::{
     self, Attachment, Capability, Cni, CniError, Network, Networks, PluginError, PluginFailure, RuntimeConfig, Wants,
 };
-use husk_net::{IpNet, NetNs, RUN_NETNS};
+use husk_net::{IpNet, NetNs, NetNsError, RUN_NETNS};
 
 use crate::error::Advise as _;
 use crate::pods::directory::PodDir;
@@ -86,6 +86,7 @@ pub(crate) async fn detach(run: &Path, pod: &str) {
         return;
     }
     let _alone = lock(run.join("network.lock")).await;
+    restore_namespace(pod).await;
     let cni = cni();
     match cni.attachments(Some(pod)) {
         Ok(attachments) => {
@@ -100,6 +101,22 @@ pub(crate) async fn detach(run: &Path, pod: &str) {
     }
     if let Err(error) = NetNs::remove(&netns_path(pod)) {
         tracing::warn!("pod {pod}: {error}");
+    }
+}
+
+/// A namespace for plugins to look for the pod's interface in, if its own has lost its name: without one the bridge
+/// plugin leaves its masquerading rules. CNI puts an interface with the pod's addresses there.
+async fn restore_namespace(pod: &str) {
+    let path = netns_path(pod);
+    if !matches!(NetNs::open(&path), Err(NetNsError::Missing { .. })) {
+        return;
+    }
+    let restored = match NetNs::remove(&path) {
+        Ok(()) => NetNs::create(Path::new(RUN_NETNS), &netns_name(pod)).await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = restored {
+        tracing::warn!("pod {pod}: rules of its network may remain on the host: {error}");
     }
 }
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::network::plan::NetworkPlan;
 
 pub(crate) use storage::{
-    Access, HostPath, HostPathKind, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource, Propagation,
-    VolumePlan, VolumeSource,
+    Access, DevicePlan, HostPath, HostPathKind, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource,
+    Propagation, VolumePlan, VolumeSource,
 };
 
 /// A pod that is to be made.
@@ -104,6 +104,7 @@ pub(crate) struct ContainerPlan {
     pub(crate) workdir: Option<String>,
     pub(crate) user: UserPlan,
     pub(crate) mounts: Vec<MountPlan>,
+    pub(crate) devices: Vec<DevicePlan>,
     pub(crate) limits: Limits,
     pub(crate) capabilities: CapabilityPlan,
     pub(crate) read_only_rootfs: bool,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
 use super::mounts::{self, Places};
-use super::{ImageFacts, SpecError, annotation, process, resources};
+use super::{ImageFacts, SpecError, annotation, devices, process, resources};
 use crate::pods::plan::ContainerPlan;
 
 /// What of /proc and /sys a container must not see (moby and containerd `oci/spec_opts`).
@@ -48,10 +48,14 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
     ];
     let mut root = Root::default();
     root.set_path(PathBuf::from("rootfs")).set_readonly(Some(plan.read_only_rootfs));
+    let (nodes, rules) = devices::all(&plan.name, &plan.devices)?;
+    let mut limits = resources::container(&plan.limits);
+    limits.set_devices((!rules.is_empty()).then_some(rules));
     let mut linux = Linux::default();
     linux
+        .set_devices((!nodes.is_empty()).then_some(nodes))
         .set_namespaces(Some(namespaces()))
-        .set_resources(Some(resources::container(&plan.limits)))
+        .set_resources(Some(limits))
         .set_masked_paths(Some(MASKED.map(str::to_owned).to_vec()))
         .set_readonly_paths(Some(READ_ONLY.map(str::to_owned).to_vec()));
     let mut spec = Spec::default();

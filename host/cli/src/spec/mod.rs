@@ -6,6 +6,7 @@
 
 pub(crate) mod capabilities;
 mod container;
+mod devices;
 mod mounts;
 mod process;
 pub(crate) mod resources;
@@ -50,6 +51,8 @@ pub(crate) enum SpecError {
     WorkingDirectory { container: String, directory: String },
     #[error("container {container}: what is to be mounted at {destination} is no volume of the pod")]
     Mount { container: String, destination: String },
+    #[error("container {container}: the device {device} cannot be given: {why}")]
+    Device { container: String, device: String, why: String },
 }
 
 #[cfg(test)]

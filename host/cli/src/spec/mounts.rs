@@ -85,13 +85,14 @@ fn of_plan(plan: &MountPlan, places: Places<'_>) -> Option<Mount> {
 fn of_volume(plan: &MountPlan, volume: &VolumePlan, places: Places<'_>) -> Option<Mount> {
     let own = plan.options.access;
     Some(match &volume.source {
-        VolumeSource::Empty { medium, size } => {
+        VolumeSource::Empty { medium, size, group } => {
             let mut options = guest_options(&plan.options, own);
             options.push(match medium {
                 Medium::Disk => "medium=disk".to_owned(),
                 Medium::Memory => "medium=memory".to_owned(),
             });
             options.extend(size.map(|bytes| format!("size={bytes}")));
+            options.extend(group.map(|gid| format!("gid={gid}")));
             options.extend(sub_path(plan));
             mount(&plan.destination, "husk.volume", Path::new(&volume.name), options)
         }
@@ -99,6 +100,8 @@ fn of_volume(plan: &MountPlan, volume: &VolumePlan, places: Places<'_>) -> Optio
         // Read-only as in kubelet, whatever the container asks for: its writes would meet the next update.
         VolumeSource::Files { .. } => bind(plan, &(places.files)(&volume.name), at_most_read(own)),
         VolumeSource::Image(image) => of_image(plan, image, places)?,
+        // Nothing can be mounted from a device that is given as it is.
+        VolumeSource::Device(_) => return None,
         VolumeSource::Named { name, read_only } => {
             disk(plan, &(places.disk)(name), if *read_only { at_most_read(own) } else { own })
         }

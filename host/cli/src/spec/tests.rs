@@ -25,8 +25,8 @@ fn image() -> ImageFacts {
 fn build(plan: &ContainerPlan, image: &ImageFacts) -> Result<Spec, SpecError> {
     let of_image = ImageSource { reference: "tools".into(), pull: PullPolicy::Missing };
     let volumes = [
-        ("cache", VolumeSource::Empty { medium: Medium::Memory, size: Some(4096) }),
-        ("work", VolumeSource::Empty { medium: Medium::Disk, size: Some(1 << 20) }),
+        ("cache", VolumeSource::Empty { medium: Medium::Memory, size: Some(4096), group: None }),
+        ("work", VolumeSource::Empty { medium: Medium::Disk, size: Some(1 << 20), group: Some(70) }),
         ("host", VolumeSource::Host(HostPath { path: "/srv/data".into(), kind: HostPathKind::Any })),
         ("config", VolumeSource::Files { payload: Payload::default(), group: None }),
         ("tools", VolumeSource::Image(of_image)),
@@ -151,8 +151,8 @@ fn every_kind_of_volume_has_its_mount() {
     let read_only = || MountOptions::with_access(Access::ReadOnly);
     let strict = || MountOptions::with_access(Access::RecursiveReadOnly);
     for (volume, options, expected) in [
-        ("work", plain(), json!(["husk.volume", "work", ["rw", "medium=disk", "size=1048576"]])),
-        ("work", strict(), json!(["husk.volume", "work", ["ro", "medium=disk", "size=1048576"]])),
+        ("work", plain(), json!(["husk.volume", "work", ["rw", "medium=disk", "size=1048576", "gid=70"]])),
+        ("work", strict(), json!(["husk.volume", "work", ["ro", "medium=disk", "size=1048576", "gid=70"]])),
         ("host", plain(), json!(["bind", "/srv/data", ["rbind", "rw", "rprivate"]])),
         ("host", read_only(), json!(["bind", "/srv/data", ["rbind", "ro", "rprivate"]])),
         ("host", strict(), json!(["bind", "/srv/data", ["rbind", "rro", "rprivate"]])),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use husk_net::cni::{BRIDGE, Bandwidth, PortMapping, Protocol, RuntimeConfig, Wants};
 use husk_net::link::{Interface, Scope, create_tap, join, separate};
 
-use crate::fixture::{Fixture, PATIENCE, get, listen};
+use crate::fixture::{Fixture, PATIENCE, Pod, get, listen};
 use crate::guest::Guest;
-use crate::world::{in_a_world_of_its_own, ip, remove, run};
+use crate::world::{in_a_world_of_its_own, ip, netns, remove, run};
 
 #[test]
 fn two_pods_on_the_bridge_reach_each_other() {
@@ -96,6 +96,18 @@ fn an_interface_that_went_leaves_no_rule_of_the_firewall() {
         pod.netns.run(|| ip("link del eth0")).await.unwrap();
         // What the test's world finds at its end is that the masquerading rules are gone.
         fixture.remove(pod).await;
+        fixture.end();
+    });
+}
+
+#[test]
+fn a_namespace_made_anew_lets_the_plugins_find_their_rules() {
+    in_a_world_of_its_own(|| async {
+        let fixture = Fixture::new();
+        let Pod { netns: lost, attachment, ip, ip6 } = fixture.pod("pod-a", Vec::new()).await;
+        remove(&lost);
+        drop(lost);
+        fixture.remove(Pod { netns: netns("pod-a").await, attachment, ip, ip6 }).await;
         fixture.end();
     });
 }

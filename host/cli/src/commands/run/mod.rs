@@ -1,5 +1,6 @@
 //! `husk run`
 
+mod devices;
 pub(crate) mod flags;
 mod foreground;
 mod mounts;
@@ -68,6 +69,9 @@ pub(crate) struct Args {
     /// Mount a file system in memory
     #[arg(long, value_name = "/PATH[:OPTIONS]")]
     tmpfs: Vec<String>,
+    /// Give a block device of the host as a disk
+    #[arg(long, value_name = "/dev/HOST[:/dev/CONTAINER][:rwm]")]
+    device: Vec<String>,
     /// Size of /dev/shm, which the pod's containers share
     #[arg(long, value_name = "BYTES", value_parser = flags::bytes)]
     shm_size: Option<u64>,

@@ -191,6 +191,9 @@ impl Mount {
         if let (Some(option), false) = (self.of_host, matches!(source, MountSource::Host { .. })) {
             bail!("{flag}: {option} is for directories of the host: nothing else has mounts of the host below it");
         }
+        if self.options.propagation == Propagation::Slave && !self.options.recursive {
+            bail!("{flag}: mounts of the host are followed as a whole: use rbind with rslave");
+        }
         if let Some(sub) = &self.sub_path {
             let good = !sub.starts_with('/') && !sub.split('/').any(|part| part == "..");
             ensure!(good, "{flag}: subpath {sub} must be relative and without \"..\"");

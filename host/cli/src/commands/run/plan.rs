@@ -2,7 +2,7 @@
 
 use anyhow::{bail, ensure};
 
-use super::{Args, Place, flags, mounts};
+use super::{Args, Place, devices, flags, mounts};
 use crate::error::Advise as _;
 use crate::pods::ids;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, ExitPolicy, Kind, Limits, PodPlan, RestartPolicy, UserPlan};
@@ -98,6 +98,7 @@ pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
         workdir: args.workdir.clone(),
         user: user(args.user.as_deref()),
         mounts: mounts::all(args)?,
+        devices: devices::all(args)?,
         limits: Limits {
             memory: args.memory,
             cpu_milli: args.cpus,

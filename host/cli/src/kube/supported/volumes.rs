@@ -16,6 +16,8 @@ pub(super) const VOLUME_MOUNT: &[Field] = &[
     take("mountPropagation", Shape::Text),
 ];
 
+pub(super) const VOLUME_DEVICE: &[Field] = &[take("name", Shape::Text), take("devicePath", Shape::Text)];
+
 pub(super) const VOLUME: &[Field] = &[
     take("name", Shape::Text),
     take("emptyDir", Shape::Object(&[take("medium", Shape::Text), take("sizeLimit", Shape::Quantity)])),

@@ -1,5 +1,7 @@
 //! Volumes, mounts, and the ConfigMaps and Secrets that they and the environment show.
 
+use std::path::Path;
+
 use super::*;
 use crate::pods::plan::{HostPath, HostPathKind, MountFlag, Propagation};
 
@@ -54,13 +56,30 @@ fn every_type_of_host_path_is_known() {
         assert_eq!(plan.volumes[0].source, VolumeSource::Host(HostPath { path: "/data".into(), kind: expected }));
     }
     for (source, expected) in [
-        ("{path: /dev/sda, type: BlockDevice}", "hostPath.type: BlockDevice is not supported: the pod's kernel"),
         ("{path: /dev/kvm, type: CharDevice}", "hostPath.type: CharDevice is not supported"),
         ("{path: /x, type: Folder}", "\"Folder\" is none of"),
         ("{path: data}", "must be an absolute path"),
         ("{path: /data/../etc}", "without \"..\""),
     ] {
         let text = refusal(&pod("", &format!("volumes: [{{name: v, hostPath: {source}}}]")));
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_block_device_goes_by_volume_devices() {
+    let disk = "volumes: [{name: d, hostPath: {path: /dev/vdb, type: BlockDevice}}, {name: e}]";
+    let play = play(&pod("volumeDevices: [{name: d, devicePath: /dev/data}]", disk)).remove(0);
+    let device = &play.containers[0].devices[0];
+    assert_eq!((device.host.as_path(), device.container.as_str()), (Path::new("/dev/vdb"), "/dev/data"));
+    for (container, expected) in [
+        ("volumeDevices: [{name: d, devicePath: /data}]", "must be a path below /dev"),
+        ("volumeDevices: [{name: e, devicePath: /dev/x}]", "volume e is no block device"),
+        ("volumeDevices: [{name: f, devicePath: /dev/x}]", "there is no volume \"f\""),
+        ("volumeDevices: [{name: d, devicePath: /dev/x}, {name: d, devicePath: /dev/x}]", "is given twice"),
+        ("volumeMounts: [{name: d, mountPath: /x}]", "name it in volumeDevices"),
+    ] {
+        let text = refusal(&pod(container, disk));
         assert!(text.contains(expected), "{text}");
     }
 }
@@ -269,10 +288,10 @@ fn the_other_kinds_of_volumes() {
     let spec = "volumes:\n- {name: a, emptyDir: {sizeLimit: 1Gi}}\n- {name: b, persistentVolumeClaim: {claimName: db, \
                 readOnly: true}}\n- {name: c, image: {reference: tools, pullPolicy: Always}}\n- {name: d}";
     let sources: Vec<_> = play(&pod("", spec)).remove(0).volumes.into_iter().map(|v| v.source).collect();
-    assert_eq!(sources[0], VolumeSource::Empty { medium: Medium::Disk, size: Some(1 << 30) });
+    assert_eq!(sources[0], VolumeSource::Empty { medium: Medium::Disk, size: Some(1 << 30), group: None });
     assert_eq!(sources[1], VolumeSource::Named { name: "db".into(), read_only: true });
     assert!(matches!(&sources[2], VolumeSource::Image(image) if image.pull == PullPolicy::Always));
-    assert_eq!(sources[3], VolumeSource::Empty { medium: Medium::Disk, size: None });
+    assert_eq!(sources[3], VolumeSource::Empty { medium: Medium::Disk, size: None, group: None });
     for (source, expected) in [
         ("persistentVolumeClaim: {claimName: ../x}", "claimName: \"../x\" is no name"),
         ("image: {reference: \"\"}", "image.reference"),
@@ -292,8 +311,12 @@ fn files_are_given_to_the_pods_group() {
     let plan = play_with_objects("", spec);
     assert!(matches!(plan.volumes[0].source, VolumeSource::Files { group: Some(2000), .. }));
     assert_eq!(plan.containers[0].user.supplemental_groups, [7, 2000]);
-    let text = refusal(&pod("", "securityContext: {fsGroup: 2000}\nvolumes: [{name: scratch, emptyDir: {}}]"));
-    assert!(text.contains("spec.securityContext.fsGroup: volume scratch cannot be given to a group yet"), "{text}");
+    let spec = "securityContext: {fsGroup: 2000}\nvolumes: [{name: scratch, emptyDir: {}}]";
+    let group = VolumeSource::Empty { medium: Medium::Disk, size: None, group: Some(2000) };
+    assert_eq!(play(&pod("", spec)).remove(0).volumes[0].source, group);
+    let spec = "securityContext: {fsGroup: 2000}\nvolumes: [{name: d, persistentVolumeClaim: {claimName: db}}]";
+    let text = refusal(&pod("", spec));
+    assert!(text.contains("spec.securityContext.fsGroup: volume d cannot be given to a group yet"), "{text}");
     assert!(refusal(&pod("", "securityContext: {fsGroup: -1}")).contains("fsGroup: -1 is not between"));
     assert!(refusal(&pod("", "securityContext: {fsGroupChangePolicy: Never}")).contains("fsGroupChangePolicy"));
 }

@@ -1,5 +1,6 @@
-//! `volumes` of a pod and `volumeMounts` of its containers.
+//! `volumes` of a pod, and `volumeMounts` and `volumeDevices` of its containers.
 
+mod devices;
 mod files;
 mod mounts;
 
@@ -16,6 +17,7 @@ use super::quantity;
 use crate::pods::plan::{HostPath, HostPathKind, ImageSource, Medium, VolumePlan, VolumeSource};
 use crate::pods::volumes::is_name;
 
+pub(super) use devices::devices;
 pub(super) use mounts::mounts;
 
 /// All volumes of the pod. `group` is its fsGroup.
@@ -34,7 +36,7 @@ pub(super) fn volumes(
             problems.add(&format!("{path}.name"), format!("there are two volumes named {}", volume.name));
         }
         let source = source(volume, group, &path, context, problems);
-        if group.is_some() && matches!(source, Some(VolumeSource::Empty { .. } | VolumeSource::Named { .. })) {
+        if group.is_some() && matches!(source, Some(VolumeSource::Named { .. })) {
             let text = format!(
                 "volume {} cannot be given to a group yet: remove fsGroup, or have an init container change the group",
                 volume.name
@@ -42,7 +44,7 @@ pub(super) fn volumes(
             problems.add("spec.securityContext.fsGroup", text);
         }
         // What is wrong has been told; its mounts need not be complained about too.
-        let source = source.unwrap_or(VolumeSource::Empty { medium: Medium::Disk, size: None });
+        let source = source.unwrap_or(VolumeSource::Empty { medium: Medium::Disk, size: None, group: None });
         plans.push(VolumePlan { name: volume.name.clone(), source });
     }
     plans
@@ -83,10 +85,10 @@ fn source(
     }
     // No source at all is an emptyDir, as in Kubernetes' defaults.
     let empty = EmptyDirVolumeSource::default();
-    Some(empty_dir(volume.empty_dir.as_ref().unwrap_or(&empty), &format!("{path}.emptyDir"), problems))
+    Some(empty_dir(volume.empty_dir.as_ref().unwrap_or(&empty), group, &format!("{path}.emptyDir"), problems))
 }
 
-fn empty_dir(source: &EmptyDirVolumeSource, path: &str, problems: &mut Problems) -> VolumeSource {
+fn empty_dir(source: &EmptyDirVolumeSource, group: Option<u32>, path: &str, problems: &mut Problems) -> VolumeSource {
     let medium = match source.medium.as_deref() {
         None | Some("") => Medium::Disk,
         Some("Memory") => Medium::Memory,
@@ -97,7 +99,7 @@ fn empty_dir(source: &EmptyDirVolumeSource, path: &str, problems: &mut Problems)
     };
     let limit = source.size_limit.as_ref();
     let size = limit.and_then(|limit| checked(&format!("{path}.sizeLimit"), quantity::bytes(&limit.0), problems));
-    VolumeSource::Empty { medium, size: size.filter(|s| *s > 0) }
+    VolumeSource::Empty { medium, size: size.filter(|s| *s > 0), group }
 }
 
 fn host_path(source: &HostPathVolumeSource, path: &str, problems: &mut Problems) -> Option<VolumeSource> {
@@ -113,14 +115,16 @@ fn host_path(source: &HostPathVolumeSource, path: &str, problems: &mut Problems)
         Some("FileOrCreate") => HostPathKind::FileOrCreate,
         Some("File") => HostPathKind::File,
         Some("Socket") => HostPathKind::Socket,
-        Some(device @ ("CharDevice" | "BlockDevice")) => {
-            let text = format!("{device} is not supported: the pod's kernel has no devices of the host; remove it");
+        Some("BlockDevice") => return Some(VolumeSource::Device(PathBuf::from(host))),
+        Some("CharDevice") => {
+            let text = "CharDevice is not supported: the pod's kernel has no such devices of the host; remove it";
             problems.add(&format!("{path}.type"), text);
             return None;
         }
         Some(other) => {
             let text = format!(
-                "\"{other}\" is none of DirectoryOrCreate, Directory, FileOrCreate, File, Socket, and not empty"
+                "\"{other}\" is none of DirectoryOrCreate, Directory, FileOrCreate, File, Socket, BlockDevice, and not \
+                 empty"
             );
             problems.add(&format!("{path}.type"), text);
             return None;

@@ -30,6 +30,10 @@ pub(in super::super) fn mounts(
         if plans.iter().any(|p| p.destination == mount.mount_path) {
             problems.add(&format!("{path}.mountPath"), format!("{} is mounted twice", mount.mount_path));
         }
+        if matches!(volume, Some(VolumePlan { source: VolumeSource::Device(_), .. })) {
+            let text = format!("volume {} is a block device: name it in volumeDevices", mount.name);
+            problems.add(&format!("{path}.name"), text);
+        }
         let mut options = options(mount, &path, problems);
         if matches!(volume, Some(VolumePlan { source: VolumeSource::Image(_), .. })) {
             // As Kubernetes mounts image volumes.

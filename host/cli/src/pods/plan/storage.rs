@@ -19,6 +19,8 @@ pub(crate) enum VolumeSource {
         medium: Medium,
         /// Bytes that it can hold at most.
         size: Option<u64>,
+        /// The pod's fsGroup.
+        group: Option<u32>,
     },
     /// A directory, file or socket of the host (hostPath).
     Host(HostPath),
@@ -32,6 +34,25 @@ pub(crate) enum VolumeSource {
     Image(ImageSource),
     /// A persistent volume of `husk volume` (persistentVolumeClaim).
     Named { name: String, read_only: bool },
+    /// A block device of the host, for `volumeDevices`.
+    Device(PathBuf),
+}
+
+/// A block device of the host in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DevicePlan {
+    pub(crate) host: PathBuf,
+    /// Path in the container, below /dev.
+    pub(crate) container: String,
+    pub(crate) writable: bool,
+}
+
+impl DevicePlan {
+    /// Whether a device can stand there: elsewhere the file systems are without devices.
+    pub(crate) fn is_place(path: &str) -> bool {
+        let below = path.strip_prefix("/dev/").unwrap_or_default();
+        !below.is_empty() && !path.contains('\0') && below.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -73,6 +73,8 @@ pub(crate) struct VolumeWanted {
     pub(crate) name: String,
     /// `None` when this mount does not say: any existing volume of that name will do.
     pub(crate) medium: Option<Medium>,
+    /// The group that owns it.
+    pub(crate) gid: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,13 +165,14 @@ fn source(field: &str, fs_type: &str, mount: &Mount, mut options: Options) -> Re
         "husk.volume" => {
             let sub_path = sub_path(field, options.take("subpath"))?;
             let medium = medium(field, options.take("medium"), options.take("size"))?;
+            let gid = options.take("gid").map(|gid| group(field, &gid)).transpose()?;
             options.finish(field)?;
             if !is_valid_id(text) || text.starts_with(RESERVED_VOLUMES) {
                 let why = "a volume's name has 1 to 76 letters, digits, dots, underscores and hyphens, begins with a \
                            letter or digit, and not with \"husk.\"";
                 return Err(SpecError::invalid(field_source, text, why));
             }
-            Ok(MountSource::Volume { volume: VolumeWanted { name: text.into(), medium }, sub_path })
+            Ok(MountSource::Volume { volume: VolumeWanted { name: text.into(), medium, gid }, sub_path })
         }
         "husk.disk" => {
             let sub_path = sub_path(field, options.take("subpath"))?;
@@ -210,6 +213,13 @@ fn medium(field: &str, medium: Option<String>, size: Option<String>) -> Result<O
         Some("memory") => Ok(Some(Medium::Memory { size_bytes })),
         Some(other) => Err(SpecError::invalid(field, format!("medium={other}"), "it is disk or memory")),
     }
+}
+
+fn group(field: &str, text: &str) -> Result<u32, SpecError> {
+    // The id of all ones means "leave as it is" to chown(2).
+    text.parse().ok().filter(|gid| *gid != u32::MAX).ok_or_else(|| {
+        SpecError::invalid(format!("{field}.options"), format!("gid={text}"), "it is the number of a group")
+    })
 }
 
 /// A relative path that stays below its volume; the agent resolves symbolic links below it as well.

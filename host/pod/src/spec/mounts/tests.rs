@@ -68,11 +68,12 @@ fn host_directories_follow_the_host_or_not() {
 #[test]
 fn volumes_carry_medium_size_and_sub_path() {
     let mount = of_type("husk.volume", "cache", &["rw", "medium=memory", "size=1048576", "subpath=a/b"]).unwrap();
-    let volume = VolumeWanted { name: "cache".into(), medium: Some(Medium::Memory { size_bytes: 1_048_576 }) };
+    let volume =
+        VolumeWanted { name: "cache".into(), medium: Some(Medium::Memory { size_bytes: 1_048_576 }), gid: None };
     assert_eq!(mount.source, MountSource::Volume { volume, sub_path: "a/b".into() });
     let plain = of_type("husk.volume", "cache", &["ro"]).unwrap();
     assert!(plain.read_only());
-    let volume = VolumeWanted { name: "cache".into(), medium: None };
+    let volume = VolumeWanted { name: "cache".into(), medium: None, gid: None };
     assert_eq!(plain.source, MountSource::Volume { volume, sub_path: String::new() });
 }
 
@@ -83,7 +84,9 @@ fn a_volume_has_a_size_on_either_medium() {
         let MountSource::Volume { volume, .. } = mount.source else { panic!() };
         assert_eq!(volume.medium, Some(Medium::Disk { size_bytes: 5 }));
     }
-    for bad in ["size=-5", "size=0", "size=1k", "medium=tape"] {
+    let mount = of_type("husk.volume", "v", &["gid=70"]).unwrap();
+    assert!(matches!(mount.source, MountSource::Volume { volume: VolumeWanted { gid: Some(70), .. }, .. }));
+    for bad in ["gid=-1", "gid=4294967295", "gid=staff", "size=-5", "size=0", "size=1k", "medium=tape"] {
         assert_eq!(of_type("husk.volume", "v", &[bad]).unwrap_err().field(), "mounts[0].options", "{bad}");
     }
 }

@@ -55,6 +55,7 @@ fn a_path_is_of_the_host_and_must_be_there() {
     assert!(text.contains(&format!("{host}/absent: No such file")) && text.contains("hint: make it first"), "{text}");
     let text = report(&volume("/dev/null:/x").unwrap_err());
     assert!(text.contains("character device"), "{text}");
+    assert!(volume(&format!("{host}:/x:bind,rslave")).is_err());
     for shared in ["rshared", "shared"] {
         let text = report(&volume(&format!("{host}:/x:{shared}")).unwrap_err());
         assert!(text.contains("cannot appear on the host") && text.contains("rslave"), "{text}");
