@@ -10,3 +10,16 @@ mod runc;
 
 pub use image::{PROGRAM, TREE, WORK, image};
 pub use runc::{Disk, Runc};
+
+/// The beginning of the names of the checks to run, to try some alone: `HUSK_FS_CHECKS`.
+#[must_use]
+pub fn chosen() -> Option<String> {
+    std::env::var("HUSK_FS_CHECKS").ok()
+}
+
+/// The command line of a set.
+#[must_use]
+pub fn command(set: &str, directory: &str) -> Vec<String> {
+    let words = [PROGRAM, set, directory].map(str::to_owned);
+    words.into_iter().chain(chosen().filter(|_| set == "writable")).collect()
+}

@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::image::{self, PROGRAM, WORK};
+use super::command;
+use super::image::{self, WORK};
 use crate::fixture::Running;
 
 /// Small enough to be filled, large enough for every check.
@@ -99,16 +100,16 @@ impl Runc {
     /// When it does not run to its end.
     #[must_use]
     pub fn behaviour(&self, set: &str, directory: &str, bind: Option<&Path>, read_only: bool) -> String {
-        let config = config(&[PROGRAM, set, directory], bind, read_only).to_string();
+        let config = config(&command(set, directory), bind, read_only).to_string();
         fs::write(self.bundle.join("config.json"), config).expect("a file of ours");
-        let mut command = Command::new("runc");
-        command.args(["run", "--bundle"]).arg(&self.bundle).arg("behaviour");
-        Running::start(&mut command, None).finish_within(90).success().text()
+        let mut runc = Command::new("runc");
+        runc.args(["run", "--bundle"]).arg(&self.bundle).arg("behaviour");
+        Running::start(&mut runc, None).finish_within(90).success().text()
     }
 }
 
 /// An OCI configuration with every capability, as `husk run --cap-add ALL` gives.
-fn config(command: &[&str], bind: Option<&Path>, read_only: bool) -> Value {
+fn config(command: &[String], bind: Option<&Path>, read_only: bool) -> Value {
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc"}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}),

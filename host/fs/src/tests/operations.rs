@@ -79,6 +79,36 @@ fn truncating_and_writing_can_drop_set_id_bits() {
 }
 
 #[test]
+fn allocating_and_copying_drop_a_users_set_id_bits() {
+    let mut client = Client::new(false);
+    let (file, handle) = client.create(client.root, "file", 0o755).unwrap();
+    client.write(handle, 0, b"content", PLAIN).unwrap();
+    let path = client.tree.join("file");
+    let allocate = || Body::new().u64(handle).u64(0).u64(10).u32(0).u32(0);
+    let copy = || Body::new().u64(handle).u64(0).u64(file).u64(handle).u64(100).u64(3).u64(0);
+    let calls: [(u32, &dyn Fn() -> Body); 2] = [(opcode::FALLOCATE, &allocate), (opcode::COPY_FILE_RANGE, &copy)];
+    for (opcode, body) in calls {
+        for (uid, left) in [(0, 0o6755), (1000, 0o755)] {
+            client.caller.0 = uid;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
+            client.call(opcode, file, body()).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, left, "opcode {opcode}, uid {uid}");
+        }
+    }
+}
+
+#[test]
+fn reading_can_leave_the_access_time_alone() {
+    let client = Client::new(false);
+    fs::write(client.tree.join("file"), "content").unwrap();
+    let file = client.path("file").unwrap();
+    client.setattr(file, 16 | 32, 1_000_000_000).unwrap();
+    let handle = client.open(file, OFlags::RDONLY | OFlags::NOATIME).unwrap();
+    assert_eq!(client.read(handle, 0, 100).unwrap(), b"content");
+    assert_eq!(fs::metadata(client.tree.join("file")).unwrap().atime(), 1_000_000_000);
+}
+
+#[test]
 fn what_root_makes_belongs_to_the_caller() {
     if !rustix::process::getuid().is_root() {
         println!("SKIPPED: what_root_makes_belongs_to_the_caller: only root can give files away");
