@@ -36,6 +36,18 @@ build_agent() {
         --target-dir "$(target_dir)/agent" -p husk-agent
 }
 
+# build_behaviour: the program of tests/fs-behaviour, static, since it runs in an image without a C library.
+build_behaviour() {
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target x86_64-unknown-linux-gnu \
+        --manifest-path "$HUSK_SOURCE/Cargo.toml" --target-dir "$(target_dir)/agent" -p husk-fs-behaviour
+    strip -o "$(behaviour_program)" "$(target_dir)/agent/x86_64-unknown-linux-gnu/release/husk-fs-behaviour"
+}
+
+# behaviour_program: where build_behaviour puts its result.
+behaviour_program() {
+    printf '%s/husk-fs-behaviour\n' "$(target_dir)"
+}
+
 # pack_initramfs AGENT FILE: a newc archive that holds the agent as /init and nothing else; the same bytes every time.
 pack_initramfs() {
     local tree

@@ -31,13 +31,16 @@ pub(crate) struct Stat {
     pub(crate) links: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    pub(crate) device_number: u32,
+    /// Major and minor number of a device node.
+    pub(crate) device_number: (u32, u32),
     pub(crate) size: u64,
     pub(crate) blocks: u64,
     pub(crate) block_size: u32,
     pub(crate) accessed: Time,
     pub(crate) modified: Time,
     pub(crate) changed: Time,
+    /// Where the file system keeps it.
+    pub(crate) born: Option<Time>,
 }
 
 impl Stat {
@@ -47,12 +50,13 @@ impl Stat {
 }
 
 /// A device number as FUSE carries it (`new_encode_dev` in `include/linux/kdev_t.h`).
-fn encode_device(major: u32, minor: u32) -> u32 {
+pub(crate) fn encode_device((major, minor): (u32, u32)) -> u32 {
     (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
 }
 
 pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
-    let found = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    let found = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID)?;
+    let has_birth = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
     let time = |time: rustix::fs::StatxTimestamp| Time { seconds: time.tv_sec, nanoseconds: time.tv_nsec };
     Ok(Stat {
         device: (found.stx_dev_major, found.stx_dev_minor),
@@ -62,13 +66,14 @@ pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
         links: found.stx_nlink,
         uid: found.stx_uid,
         gid: found.stx_gid,
-        device_number: encode_device(found.stx_rdev_major, found.stx_rdev_minor),
+        device_number: (found.stx_rdev_major, found.stx_rdev_minor),
         size: found.stx_size,
         blocks: found.stx_blocks,
         block_size: found.stx_blksize,
         accessed: time(found.stx_atime),
         modified: time(found.stx_mtime),
         changed: time(found.stx_ctime),
+        born: has_birth.then(|| time(found.stx_btime)),
     })
 }
 

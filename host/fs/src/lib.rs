@@ -1,4 +1,4 @@
-//! A file server that speaks FUSE (`include/uapi/linux/fuse.h`, version 7.38) over directory trees of the host.
+//! A file server that speaks FUSE (`include/uapi/linux/fuse.h`, version 7.39) over directory trees of the host.
 //!
 //! The trees ("exports") are handed over as `O_PATH` descriptors and appear as entries of one synthetic root. The
 //! client is a guest kernel and may be hostile. Two rules keep it inside what was exported:

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 use rustix::io::Errno;
 
-use crate::host::Stat;
+use crate::host::{Stat, Time, encode_device};
 use crate::name::Name;
 
 pub(crate) mod opcode {
@@ -48,6 +48,7 @@ pub(crate) mod opcode {
     pub(crate) const LSEEK: u32 = 46;
     pub(crate) const COPY_FILE_RANGE: u32 = 47;
     pub(crate) const TMPFILE: u32 = 51;
+    pub(crate) const STATX: u32 = 52;
 }
 
 /// Length of `fuse_in_header`.
@@ -190,9 +191,29 @@ impl Body {
             .u32(stat.links)
             .u32(stat.uid)
             .u32(stat.gid)
-            .u32(stat.device_number)
+            .u32(encode_device(stat.device_number))
             .u32(stat.block_size)
             .u32(0)
+    }
+
+    /// `fuse_statx`.
+    pub(crate) fn extended_attributes(self, number: u64, stat: &Stat) -> Self {
+        const BASIC: u32 = 0x7ff;
+        const BIRTH: u32 = 0x800;
+        let mask = if stat.born.is_some() { BASIC | BIRTH } else { BASIC };
+        let (major, minor) = stat.device_number;
+        let mode = u16::try_from(stat.mode & 0xffff).unwrap_or(0);
+        let body = self.u32(mask).u32(stat.block_size).u64(0).u32(stat.links).u32(stat.uid).u32(stat.gid);
+        let body = body.u16(mode).u16(0).u64(number).u64(stat.size).u64(stat.blocks).u64(0);
+        let born = stat.born.unwrap_or(Time { seconds: 0, nanoseconds: 0 });
+        let body = body.time(stat.accessed).time(born).time(stat.changed).time(stat.modified);
+        // The device is the client's own.
+        body.u32(major).u32(minor).u32(0).u32(0).zeroes(14 * 8)
+    }
+
+    /// `fuse_sx_time`.
+    fn time(self, time: Time) -> Self {
+        self.u64(time.seconds.cast_unsigned()).u32(time.nanoseconds).u32(0)
     }
 
     /// `fuse_entry_out`; both validities are `valid` seconds.

@@ -40,13 +40,14 @@ fn root_stat() -> Stat {
         links: 2,
         uid: 0,
         gid: 0,
-        device_number: 0,
+        device_number: (0, 0),
         size: 0,
         blocks: 0,
         block_size: 4096,
         accessed: never,
         modified: never,
         changed: never,
+        born: None,
     }
 }
 
@@ -107,6 +108,19 @@ impl Server {
         let stat = host::stat(node.fd())?;
         let number = self.number(node, &stat)?;
         Ok(Body::new().u64(VALID).u64(0).attributes(number, &stat).into_bytes())
+    }
+
+    /// `fuse_statx_out`: the attributes, and the time of birth.
+    pub(super) fn statx(&self, request: &Request<'_>) -> Result<Vec<u8>> {
+        let (number, stat) = match request.header.node {
+            ROOT => (ROOT, root_stat()),
+            id => {
+                let node = self.node(id)?;
+                let stat = host::stat(node.fd())?;
+                (self.number(&node, &stat)?, stat)
+            }
+        };
+        Ok(Body::new().u64(VALID).u32(0).u32(0).zeroes(16).extended_attributes(number, &stat).into_bytes())
     }
 
     pub(super) fn setattr(&self, request: &Request<'_>) -> Result<Vec<u8>> {

@@ -119,7 +119,7 @@ impl Server {
         fields.skip(8)?;
         let name = fields.name()?;
         fields.end()?;
-        let access = access_mode(flags)?;
+        let access = access_mode(flags)? - OFlags::NOATIME;
         let directory = self.growing_directory(request.header.node)?;
         let new = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         match host::open_beneath(directory.fd(), name.as_c_str(), new, birth(mode)) {
@@ -139,7 +139,7 @@ impl Server {
         let (flags, mode) = (fields.u32()?, fields.u32()?);
         let directory = self.growing_directory(request.header.node)?;
         // With O_EXCL it could never be linked (open(2)); the client checks that itself.
-        let new = access_mode(flags)? | OFlags::TMPFILE;
+        let new = (access_mode(flags)? - OFlags::NOATIME) | OFlags::TMPFILE;
         let file = host::open_beneath(directory.fd(), c".", new, birth(mode))?;
         self.born_open(request, &directory, file, mode)
     }

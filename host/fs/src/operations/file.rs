@@ -35,7 +35,7 @@ pub(super) fn access_mode(flags: u32) -> Result<OFlags> {
     if access == OFlags::RWMODE {
         return Err(Errno::INVAL);
     }
-    Ok(access | (flags & (OFlags::SYNC | OFlags::DSYNC)))
+    Ok(access | (flags & (OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME)))
 }
 
 /// Appends a `fuse_open_out`.
@@ -56,6 +56,14 @@ fn advance(offset: u64, by: usize) -> Result<u64> {
 }
 
 impl Server {
+    /// Opens a node's file, with the access times left alone where they are asked to be and we may.
+    fn open_quietly(&self, node: &Node, flags: OFlags) -> Result<OwnedFd> {
+        match self.open_file(node, flags) {
+            Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => self.open_file(node, flags - OFlags::NOATIME),
+            other => other,
+        }
+    }
+
     /// Opens a node's file. Only regular files: opening a device or a FIFO of the host acts on it or blocks.
     pub(super) fn open_file(&self, node: &Node, flags: OFlags) -> Result<OwnedFd> {
         match node.kind {
@@ -73,7 +81,7 @@ impl Server {
         if access & OFlags::RWMODE != OFlags::RDONLY || !truncate.is_empty() {
             node.check_writable()?;
         }
-        self.open_file(node, access | truncate)
+        self.open_quietly(node, access | truncate)
     }
 
     pub(super) fn add_file(&self, node: &Arc<Node>, file: OwnedFd) -> Result<u64> {
@@ -172,6 +180,7 @@ impl Server {
         if !known.contains(mode) {
             return Err(Errno::OPNOTSUPP);
         }
+        drop_set_id_for(request, file)?;
         fallocate(file, mode, offset, length)?;
         Ok(Vec::new())
     }
@@ -200,11 +209,18 @@ impl Server {
         let (from, to) = (self.handle(from)?, self.handle(to)?);
         let ((_, from), (node, to)) = (from.file()?, to.file()?);
         node.check_writable()?;
+        drop_set_id_for(request, to)?;
         // One request at a time: a long copy would keep everything else waiting.
         let length = count(MAX_WRITE).saturating_mul(16).min(usize::try_from(length).unwrap_or(usize::MAX));
         let copied = rustix::fs::copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), length)?;
         written(copied)
     }
+}
+
+/// Requests without a flag for it leave the clearing of set-id bits to us as well (HANDLE_KILLPRIV_V2): for everybody
+/// but root, as no request tells capabilities.
+fn drop_set_id_for(request: &Request<'_>, file: &OwnedFd) -> Result<()> {
+    if request.header.uid == 0 { Ok(()) } else { drop_set_id(file) }
 }
 
 /// `fuse_write_out`.

@@ -44,6 +44,7 @@ pub(crate) fn perform(
 
         opcode::LOOKUP => server.lookup(request),
         opcode::GETATTR => server.getattr(request),
+        opcode::STATX => server.statx(request),
         opcode::SETATTR => server.setattr(request),
         opcode::READLINK => server.readlink(request),
 

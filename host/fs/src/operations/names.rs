@@ -38,7 +38,8 @@ impl Server {
         let (to, flags) = (fields.u64()?, fields.u32()?);
         fields.skip(4)?;
         let flags = RenameFlags::from_bits_retain(flags);
-        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
+        // A whiteout is a device that leads nowhere; see MKNOD.
+        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT).contains(flags) {
             return Err(Errno::INVAL);
         }
         let names = names(fields)?;

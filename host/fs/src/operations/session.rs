@@ -8,7 +8,7 @@ use crate::wire::{Body, Fields, ROOT};
 
 const MAJOR: u32 = 7;
 /// What we speak; an older client than Linux 5.12 (which brought HANDLE_KILLPRIV_V2) is refused.
-const MINOR: u32 = 38;
+const MINOR: u32 = 39;
 const MINOR_LEAST: u32 = 33;
 
 // Flags of INIT.

@@ -3,4 +3,5 @@
 mod client;
 mod hostile;
 mod operations;
+mod races;
 mod read_only;

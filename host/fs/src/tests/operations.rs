@@ -79,6 +79,36 @@ fn truncating_and_writing_can_drop_set_id_bits() {
 }
 
 #[test]
+fn allocating_and_copying_drop_a_users_set_id_bits() {
+    let mut client = Client::new(false);
+    let (file, handle) = client.create(client.root, "file", 0o755).unwrap();
+    client.write(handle, 0, b"content", PLAIN).unwrap();
+    let path = client.tree.join("file");
+    let allocate = || Body::new().u64(handle).u64(0).u64(10).u32(0).u32(0);
+    let copy = || Body::new().u64(handle).u64(0).u64(file).u64(handle).u64(100).u64(3).u64(0);
+    let calls: [(u32, &dyn Fn() -> Body); 2] = [(opcode::FALLOCATE, &allocate), (opcode::COPY_FILE_RANGE, &copy)];
+    for (opcode, body) in calls {
+        for (uid, left) in [(0, 0o6755), (1000, 0o755)] {
+            client.caller.0 = uid;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
+            client.call(opcode, file, body()).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, left, "opcode {opcode}, uid {uid}");
+        }
+    }
+}
+
+#[test]
+fn reading_can_leave_the_access_time_alone() {
+    let client = Client::new(false);
+    fs::write(client.tree.join("file"), "content").unwrap();
+    let file = client.path("file").unwrap();
+    client.setattr(file, 16 | 32, 1_000_000_000).unwrap();
+    let handle = client.open(file, OFlags::RDONLY | OFlags::NOATIME).unwrap();
+    assert_eq!(client.read(handle, 0, 100).unwrap(), b"content");
+    assert_eq!(fs::metadata(client.tree.join("file")).unwrap().atime(), 1_000_000_000);
+}
+
+#[test]
 fn what_root_makes_belongs_to_the_caller() {
     if !rustix::process::getuid().is_root() {
         println!("SKIPPED: what_root_makes_belongs_to_the_caller: only root can give files away");
@@ -112,7 +142,7 @@ fn names_are_renamed_exchanged_and_linked() {
     assert_eq!(fs::read(client.tree.join("a")).unwrap(), b"b");
     client.rename((client.root, "a"), (directory, "c"), 0).unwrap();
     assert_eq!(fs::read(client.tree.join("d/c")).unwrap(), b"b");
-    assert_eq!(client.rename((client.root, "b"), (directory, "c"), 4).unwrap_err(), Errno::INVAL);
+    assert_eq!(client.rename((client.root, "b"), (directory, "c"), 8).unwrap_err(), Errno::INVAL);
     let file = client.path("d/c").unwrap();
     let linked = client.call(opcode::LINK, client.root, Body::new().u64(file).bytes(b"again\0")).unwrap();
     assert_eq!(node(&linked), file);
@@ -120,6 +150,38 @@ fn names_are_renamed_exchanged_and_linked() {
     client.call(opcode::UNLINK, directory, text("c")).unwrap();
     client.call(opcode::RMDIR, client.root, text("d")).unwrap();
     assert_eq!(client.list(client.root, 4096, opcode::READDIR), [".", "..", "again", "b"]);
+}
+
+#[test]
+fn a_rename_can_leave_a_whiteout() {
+    use std::os::unix::fs::FileTypeExt;
+    let client = Client::new(false);
+    fs::write(client.tree.join("a"), "content").unwrap();
+    match client.rename((client.root, "a"), (client.root, "b"), 4) {
+        Ok(()) => {
+            let whiteout = fs::symlink_metadata(client.tree.join("a")).unwrap();
+            assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0);
+        }
+        // Not every file system has them.
+        Err(errno) => assert_eq!(errno, Errno::INVAL),
+    }
+}
+
+#[test]
+fn the_time_of_birth_is_told() {
+    let client = Client::new(false);
+    let (file, _) = client.create(client.root, "file", 0o640).unwrap();
+    client.setattr(file, 16 | 32, 1_000_000_000).unwrap();
+    let reply = client.call(opcode::STATX, file, Body::new().zeroes(16).u32(0).u32(0xfff)).unwrap();
+    assert_eq!(reply.len(), 32 + 256);
+    let found = fs::metadata(client.tree.join("file")).unwrap();
+    let born = found.created().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    // stx_mask, stx_blksize; stx_atime, stx_btime, stx_mtime.
+    assert_eq!(number(&reply, 32) & 0xffff_ffff, 0xfff);
+    let times = [96, 112, 144].map(|at| number(&reply, at));
+    assert_eq!(times, [1_000_000_000, born, 1_000_000_000]);
+    assert_eq!(u32::try_from(number(&reply, 60) & 0xffff).unwrap(), found.mode());
+    client.call(opcode::STATX, ROOT, Body::new().zeroes(16).u32(0).u32(0xfff)).unwrap();
 }
 
 #[test]
@@ -299,7 +361,7 @@ fn the_session_is_negotiated() {
     let client = Client::new(false);
     let reply = client.init();
     assert_eq!(reply.len(), 64);
-    assert_eq!(number(&reply, 0), 7 | (38 << 32));
+    assert_eq!(number(&reply, 0), 7 | (39 << 32));
     let old = Body::new().u32(7).u32(8).u32(0).u32(0);
     assert_eq!(client.call(opcode::INIT, 0, old).unwrap_err(), Errno::PROTO);
     assert_eq!(client.call(4321, 1, Body::new()).unwrap_err(), Errno::NOSYS);
