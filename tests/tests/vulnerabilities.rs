@@ -105,7 +105,8 @@ fn links_in_a_shared_directory_lead_into_the_container() {
     symlink(host.path().join("secret"), shared.join("absolute")).unwrap();
     symlink("../secret", shared.join("relative")).unwrap();
     symlink("/", shared.join("root")).unwrap();
-    let script = "cat /data/absolute /data/relative 2>/dev/null; cat /data/../secret 2>/dev/null; cat /data/root/marker";
+    let script =
+        "cat /data/absolute /data/relative 2>/dev/null; cat /data/../secret 2>/dev/null; cat /data/root/marker";
     let command = format!("echo inside >/marker; {script}");
     let output = husk.run(&["run", "--rm", "-v", &volume(&shared, ":/data"), "busybox", "sh", "-c", &command]);
     assert_eq!(output.success().text(), "inside");
