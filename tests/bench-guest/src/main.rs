@@ -48,6 +48,15 @@ fn serve() -> Result<()> {
     slots::bind_until(|| {
         Ok(disks::find("scratch")?.is_some() && disks::find("image")?.is_some() && interface::exists("eth0"))
     })?;
+    if option("work")? == "all" {
+        use_files()?;
+    }
+    interface::up("eth0", address)?;
+    network::run(server)
+}
+
+/// The shared directory and the disks.
+fn use_files() -> Result<()> {
     let disk = |serial: &str| disks::find(serial)?.with_context(|| format!("the disk {serial}"));
 
     // The device of the file system cannot be seen before it is mounted.
@@ -56,9 +65,7 @@ fn serve() -> Result<()> {
     attach("ext4", &disk("scratch")?, Path::new("/scratch"), MountFlags::NOATIME)?;
     files::write_and_read("scratch", Path::new("/scratch"))?;
     attach("erofs", &disk("image")?, Path::new("/image"), MountFlags::RDONLY)?;
-    files::read("EROFS", Path::new("/image"))?;
-    interface::up("eth0", address)?;
-    network::run(server)
+    files::read("EROFS", Path::new("/image"))
 }
 
 fn attach(kind: &str, source: &str, target: &Path, flags: MountFlags) -> Result<()> {

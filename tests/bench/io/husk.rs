@@ -67,8 +67,13 @@ pub(super) fn perform(stage: &Stage) -> Result<Vec<Phase>> {
     let mut vmm = Vmm::spawn(&stage.vmm)?;
     let pid = vmm.child.id();
 
-    let boot =
-        Boot { memory_mib: GUEST_MIB, vcpus: 1, guest_cid: 3, cmdline: stage.cmdline(), console_limit: CONSOLE_LIMIT };
+    let boot = Boot {
+        memory_mib: GUEST_MIB,
+        vcpus: 1,
+        guest_cid: 3,
+        cmdline: stage.cmdline("all"),
+        console_limit: CONSOLE_LIMIT,
+    };
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").context("opening /dev/kvm")?;
     let (kernel, initramfs) = (open(&stage.kernel)?, open(&stage.initramfs)?);
     let vsock = UnixListener::bind(props.path("vsock.sock"))?;

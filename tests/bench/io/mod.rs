@@ -48,11 +48,10 @@ impl Subject {
     }
 
     fn perform(self, stage: &Stage) -> Result<Vec<Phase>> {
-        let only_network = |phases: Vec<Phase>| phases.into_iter().filter(Phase::is_of_network).collect();
         match self {
             Self::Husk => husk::perform(stage),
             Self::Qemu => qemu::perform(stage, false),
-            Self::QemuVhost => qemu::perform(stage, true).map(only_network),
+            Self::QemuVhost => qemu::perform(stage, true),
             Self::Runc => runc::perform(stage),
         }
     }

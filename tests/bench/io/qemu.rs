@@ -55,7 +55,8 @@ pub(super) fn perform(stage: &Stage, vhost: bool) -> Result<Vec<Phase>> {
         let file = file.display();
         format!("driver=file,node-name={name},filename={file},aio=threads,cache.direct=off,cache.no-flush=off,{more}")
     };
-    let on_off = if vhost { "on" } else { "off" };
+    // The rest would be what it is without vhost.
+    let (on_off, work) = if vhost { ("on", "net") } else { ("off", "all") };
     let mut command = Command::new("qemu-system-x86_64");
     command
         // Without ACPI, as our guest kernel has none; the firmware then makes an MPTable.
@@ -68,7 +69,7 @@ pub(super) fn perform(stage: &Stage, vhost: bool) -> Result<Vec<Phase>> {
         .arg(&stage.kernel)
         .arg("-initrd")
         .arg(&stage.initramfs)
-        .args(["-append", &format!("console=ttyS0 panic=1 reboot=t {}", stage.cmdline())])
+        .args(["-append", &format!("console=ttyS0 panic=1 reboot=t {}", stage.cmdline(work))])
         .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
         .args(["-chardev", &format!("socket,id=fs,path={}", socket.display())])
         .args(["-device", "vhost-user-fs-device,chardev=fs,tag=bench,queue-size=512"])

@@ -105,9 +105,9 @@ impl Stage {
         Ok(props)
     }
 
-    /// The guest's part of the kernel command line.
-    pub(super) fn cmdline(&self) -> String {
-        format!("quiet bench.address={} bench.server={}", Network::GUEST, Network::SERVER)
+    /// The guest's part of the kernel command line; `work` is `all` or `net`.
+    pub(super) fn cmdline(&self, work: &str) -> String {
+        format!("quiet bench.work={work} bench.address={} bench.server={}", Network::GUEST, Network::SERVER)
     }
 }
 

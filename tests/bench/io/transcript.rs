@@ -30,12 +30,6 @@ pub(super) enum Amount {
     Operations(u32),
 }
 
-impl Phase {
-    pub(super) fn is_of_network(&self) -> bool {
-        self.name.starts_with("net ")
-    }
-}
-
 /// Follows the output of a run to its last workload; `cpu` tells the time that was used so far.
 pub(super) fn follow(output: impl Read + Send + 'static, cpu: impl Fn() -> Result<Duration>) -> Result<Vec<Phase>> {
     let (tell, told) = mpsc::channel();
