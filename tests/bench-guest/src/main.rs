@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::system::{RebootCommand, reboot};
 
 fn main() -> Result<()> {
@@ -61,7 +61,10 @@ fn use_files() -> Result<()> {
 
     // The device of the file system cannot be seen before it is mounted.
     slots::bind_until(|| Ok(attach("virtiofs", "bench", Path::new("/fs"), MountFlags::empty()).is_ok()))?;
-    files::write_and_read("virtio-fs", Path::new("/fs/tree"))?;
+    // As a container has it: a mount of its own, whose path does not lead through the device's root.
+    std::fs::create_dir_all("/volume")?;
+    mount_bind("/fs/tree", "/volume").context("binding /fs/tree to /volume")?;
+    files::write_and_read("virtio-fs", Path::new("/volume"))?;
     attach("ext4", &disk("scratch")?, Path::new("/scratch"), MountFlags::NOATIME)?;
     files::write_and_read("scratch", Path::new("/scratch"))?;
     attach("erofs", &disk("image")?, Path::new("/image"), MountFlags::RDONLY)?;
