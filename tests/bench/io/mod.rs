@@ -57,7 +57,7 @@ impl Subject {
     }
 }
 
-/// Prints the comparison and writes io.json and a chart per kind of device.
+/// Prints the comparison and writes it to io.md, the figures to io.json, and a chart per kind of device.
 pub(crate) fn run(run: &Run) -> Result<()> {
     let stage = Stage::set(run)?;
     let mut report = report::Report::default();
@@ -73,11 +73,11 @@ pub(crate) fn run(run: &Run) -> Result<()> {
                 report.add(subject, phases);
             }
         }
+        // After each round, so that a box that stands still takes only its last one along.
+        if round > 0 {
+            report.write(run)?;
+        }
     }
     println!("{report}");
-    run.write("io.json", &serde_json::to_string_pretty(&report.rows()?)?)?;
-    for (name, chart) in report.charts()? {
-        run.write(&name, &chart)?;
-    }
     Ok(())
 }

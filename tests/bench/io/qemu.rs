@@ -97,7 +97,7 @@ fn virtiofsd(socket: &Path, shared: &Path) -> Result<Process> {
             "-o",
             &format!("source={}", shared.display()),
             "-o",
-            "sandbox=chroot",
+            "sandbox=chroot,log_level=err",
         ]))
         .context("from the package qemu-system-common")?;
     let began = Instant::now();

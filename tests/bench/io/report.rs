@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Subject;
 use super::transcript::{Amount, Phase};
+use crate::Run;
 use crate::chart::{self, Bar};
 use crate::spread::Spread;
 
@@ -30,7 +31,7 @@ pub(super) struct Report {
 
 /// One subject's figures for a workload.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Figures {
+struct Figures {
     subject: &'static str,
     /// Microseconds for a MiB or for an operation.
     time_us: Spread,
@@ -42,7 +43,7 @@ pub(super) struct Figures {
 
 /// A workload with the figures of all who ran it, husk-vmm first.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Row {
+struct Row {
     workload: String,
     per: &'static str,
     figures: Vec<Figures>,
@@ -62,12 +63,19 @@ impl Report {
         }
     }
 
-    pub(super) fn rows(&self) -> Result<Vec<Row>> {
+    /// Leaves everything that is known so far where results go.
+    pub(super) fn write(&self, run: &Run) -> Result<()> {
+        run.write("io.md", &self.to_string())?;
+        run.write("io.json", &serde_json::to_string_pretty(&self.rows()?)?)?;
+        self.charts()?.iter().try_for_each(|(name, chart)| run.write(name, chart))
+    }
+
+    fn rows(&self) -> Result<Vec<Row>> {
         self.workloads.iter().map(|(name, subjects)| row(name, subjects).with_context(|| name.clone())).collect()
     }
 
     /// File names and pictures.
-    pub(super) fn charts(&self) -> Result<Vec<(String, String)>> {
+    fn charts(&self) -> Result<Vec<(String, String)>> {
         let rows = self.rows()?;
         let charts = KINDS.iter().map(|(prefix, title, file)| {
             let of_kind = rows.iter().filter(|row| row.workload.starts_with(prefix));
@@ -76,11 +84,11 @@ impl Report {
                     let what = row.workload.strip_prefix(prefix).unwrap_or_default();
                     let husk = row.figures.first().map_or(1.0, |husk| husk.time_us.median);
                     let others = row.figures.iter();
-                    others.map(move |of| (format!("{}: {what}", of.subject), of.time_us.median / husk))
+                    others.map(move |of| (format!("{}: {what}", of.subject), 100.0 * of.time_us.median / husk))
                 })
                 .collect();
-            let bars: Vec<Bar<'_>> = bars.iter().map(|(name, value)| Bar::new(name, *value, "")).collect();
-            ((*file).to_owned(), chart::bars(&format!("{title}: time, husk-vmm = 1"), &bars))
+            let bars: Vec<Bar<'_>> = bars.iter().map(|(name, value)| Bar::new(name, *value, "%")).collect();
+            ((*file).to_owned(), chart::bars(&format!("{title}: time, husk-vmm = 100 %"), &bars))
         });
         Ok(charts.collect())
     }
