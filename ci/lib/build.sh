@@ -29,11 +29,17 @@ build_host() {
         -p husk-cli -p husk-shim -p husk-vmm
 }
 
-# build_agent: the guest agent as a static binary. A target directory of its own: its flags differ from the host's.
-build_agent() {
+# build_static PACKAGE: a program for the guest, static and small. A target directory of its own: its flags differ from
+# the host's.
+build_static() {
     RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile agent \
         --target x86_64-unknown-linux-gnu --manifest-path "$HUSK_SOURCE/Cargo.toml" \
-        --target-dir "$(target_dir)/agent" -p husk-agent
+        --target-dir "$(target_dir)/agent" -p "$1"
+}
+
+# static_dir: where build_static puts its result.
+static_dir() {
+    printf '%s/agent/x86_64-unknown-linux-gnu/agent\n' "$(target_dir)"
 }
 
 # build_behaviour: the program of tests/fs-behaviour, static, since it runs in an image without a C library.
@@ -66,13 +72,13 @@ build_prefix() {
     need_packages cpio e2fsprogs
     need_rust
     phase 'build the host binaries' build_host
-    phase 'build the guest agent' build_agent
+    phase 'build the guest agent' build_static husk-agent
     kernel=$(build_kernel)
     mkdir -p "$prefix/bin" "$prefix/lib/husk"
     install -m 0755 "$target/release/husk" "$target/release/containerd-shim-husk-v2" "$target/release/husk-vmm" \
         "$prefix/bin"
     install -m 0644 "$kernel" "$prefix/lib/husk/vmlinux"
-    pack_initramfs "$target/agent/x86_64-unknown-linux-gnu/agent/husk-agent" "$prefix/lib/husk/initramfs.cpio"
+    pack_initramfs "$(static_dir)/husk-agent" "$prefix/lib/husk/initramfs.cpio"
 }
 
 # prefix_dir: where build_prefix puts its result.

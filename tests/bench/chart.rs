@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 660.0;
-const LABEL: f64 = 220.0;
+const WIDTH: f64 = 740.0;
+const LABEL: f64 = 300.0;
 const ROW: f64 = 34.0;
 const TOP: f64 = 44.0;
 

@@ -85,6 +85,7 @@ async fn devices(client: Client) {
         mode: 0o640,
         uid: 1000,
         gid: 1000,
+        slot: None,
     });
     let outcome = client.run(request).await;
     assert_eq!(outcome.stdout, "3\n8\n666\npts/ptmx\n/proc/self/fd\n1 7 640 1000\n", "{outcome:?}");

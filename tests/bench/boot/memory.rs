@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::GUEST_MIB;
+use super::GUEST_MIB;
 
 /// KiB of a process without the mapping that is the guest's RAM.
 #[derive(Debug, Clone, Copy, Default)]

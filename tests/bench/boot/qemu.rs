@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Boot, GUEST_MIB, Guest, PATIENCE, memory};
+use super::{Boot, GUEST_MIB, Guest, PATIENCE, memory};
 
 /// Where the agent writes its ready byte. Not husk-vmm's own port: QEMU's is taken by fw_cfg, which its firmware uses.
 const READY_PORT: &str = "0x600";

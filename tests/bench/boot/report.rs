@@ -6,30 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::Boot;
+use super::Boot;
 use crate::chart::{self, Bar};
-
-/// Least, middle and greatest of a figure.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    least: f64,
-    median: f64,
-    greatest: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = values.collect();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            *sorted.get(middle)?
-        } else {
-            f64::midpoint(*sorted.get(middle.checked_sub(1)?)?, *sorted.get(middle)?)
-        };
-        Some(Self { least: *sorted.first()?, median, greatest: *sorted.last()? })
-    }
-}
+use crate::spread::Spread;
 
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,16 +130,4 @@ fn milliseconds(duration: Duration) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "KiB of a process are far below 2^52")]
 fn kib(value: u64) -> f64 {
     value as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_has_the_middle_of_an_even_number_of_values() {
-        let spread = Spread::of([4.0, 1.0, 3.0, 2.0].into_iter()).unwrap();
-        assert_eq!(spread, Spread { least: 1.0, median: 2.5, greatest: 4.0 });
-        assert_eq!(Spread::of(std::iter::empty()), None);
-    }
 }

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::{Boot, GUEST_MIB, Guest, PATIENCE, memory};
+use super::{Boot, GUEST_MIB, Guest, PATIENCE, memory};
 
 /// Boots one VM to "agent ready", measures it and ends it.
 pub(crate) fn boot(vmm: &Path, guest: &Guest) -> Result<Boot> {
