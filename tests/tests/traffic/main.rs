@@ -10,22 +10,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use husk_tests::fixture::{Husk, emulated};
+use husk_tests::fixture::Husk;
 use peer::{ECHO, PEER, SINK, SOURCE, TICK};
 
 const IMAGE: &str = "kennethreitz/httpbin";
 
 /// Connections, one after the other: enough to use every port of the client and every slot of a ring more than once.
-/// An emulated machine makes some hundred a second.
-fn connections() -> u32 {
-    if emulated() { 5_000 } else { 100_000 }
-}
+/// An emulated machine makes some hundred a second, so this takes a quarter of an hour there.
+const CONNECTIONS: u32 = 100_000;
 
-/// Bytes each way: enough for rings and windows to turn over many thousand times. An emulated machine hashes a few
-/// megabytes a second, each byte at both ends.
-fn bulk() -> usize {
-    if emulated() { 48 << 20 } else { 1 << 30 }
-}
+/// Bytes each way: enough for rings and windows to turn over many thousand times.
+const BULK: usize = 1 << 30;
 
 /// A pod that serves, with these flags; it is called `peer`.
 struct Pod<'a> {
@@ -160,13 +155,13 @@ fn many_short_connections_are_each_answered() {
     let pod = Pod::serve(&husk, "peer", &["--network", "bridge"]);
     drop(peer::connect((pod.ip, TICK)));
     let begin = Instant::now();
-    for number in 0..connections() {
+    for number in 0..CONNECTIONS {
         let ip = pod.ips()[usize::from(number % 2 == 1)];
         if let Err(error) = peer::tick_once((ip, TICK)) {
-            panic!("connection {number} of {} to {ip}: {error}", connections());
+            panic!("connection {number} of {} to {ip}: {error}", CONNECTIONS);
         }
     }
-    println!("{} connections, {:.0} a second", connections(), f64::from(connections()) / begin.elapsed().as_secs_f64());
+    println!("{} connections, {:.0} a second", CONNECTIONS, f64::from(CONNECTIONS) / begin.elapsed().as_secs_f64());
     husk.ok(&["rm", "-f", "peer"]);
 }
 
@@ -175,8 +170,8 @@ fn many_bytes_arrive_as_they_were_sent() {
     let husk = Husk::new();
     let pod = Pod::serve(&husk, "peer", &["--network", "bridge"]);
     for up in [true, false] {
-        let rate = rate(&pod, up, bulk());
-        println!("{} MiB {}, {rate:.0} bytes a second", bulk() >> 20, if up { "up" } else { "down" });
+        let rate = rate(&pod, up, BULK);
+        println!("{} MiB {}, {rate:.0} bytes a second", BULK >> 20, if up { "up" } else { "down" });
     }
     husk.ok(&["rm", "-f", "peer"]);
 }
