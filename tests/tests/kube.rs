@@ -341,8 +341,8 @@ fn an_unsupported_field_is_refused_by_its_name_before_anything_is_made() {
             vec!["hostPort", "70000"],
         ),
         (
-            pod(&format!("{container}  volumes: [{{name: disk, hostPath: {{path: /dev/sda, type: BlockDevice}}}}]\n")),
-            vec!["spec.volumes[0].hostPath.type", "BlockDevice"],
+            pod(&format!("{container}  volumes: [{{name: kvm, hostPath: {{path: /dev/kvm, type: CharDevice}}}}]\n")),
+            vec!["spec.volumes[0].hostPath.type", "CharDevice"],
         ),
         (pod(&format!("{container}      livenessProbe: {{exec: {{command: [\"true\"]}}}}\n")), vec!["livenessProbe"]),
         (pod(&format!("{container}      imagePulPolicy: Always\n")), vec!["imagePulPolicy"]),

@@ -49,7 +49,9 @@ fn boot(kernel: &Path, pod: &str) -> Verdict {
         run(Command::new("mkfs.erofs").arg("--quiet").arg(at(&format!("{image}.erofs"))).arg(at(image)));
     }
     std::fs::File::create(at("scratch")).unwrap().set_len(64 << 20).unwrap();
-    run(Command::new("mkfs.ext4").arg("-q").arg(at("scratch")));
+    // With project quotas, as the host makes it.
+    let quota = ["-q", "-O", "quota,project", "-E", "quotatype=prjquota"];
+    run(Command::new("mkfs.ext4").args(quota).arg(at("scratch")));
     let mut qemu = Command::new("timeout");
     qemu.args([
         LIMIT_SECONDS,

@@ -48,8 +48,8 @@ fn a_path_is_of_the_host_and_must_be_there() {
     assert_eq!(plan.options, options);
     assert_eq!(volume(&format!("{host}:/data")).unwrap().options, MountOptions::default());
     assert!(!volume(&format!("{host}:/data:bind")).unwrap().options.recursive);
-    let here = volume("./src:/src").unwrap();
-    assert!(matches!(here.source, MountSource::Host { path } if path.is_absolute() && path.ends_with("src")));
+    let here = volume(".:/src").unwrap();
+    assert_eq!(here.source, MountSource::Host { path: std::env::current_dir().unwrap() });
 
     let text = report(&volume(&format!("{host}/absent:/x")).unwrap_err());
     assert!(text.contains(&format!("{host}/absent: No such file")) && text.contains("hint: make it first"), "{text}");
