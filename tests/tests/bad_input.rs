@@ -349,7 +349,7 @@ fn arguments_that_make_no_sense_are_refused_by_name() {
         (["--pids-limit", "x"], "x"),
         (["--name", "a/b"], "a/b"),
         (["-w", "relative"], "relative"),
-        (["-v", "/host/path:/data"], "virtio-fs"),
+        (["-v", "/host/path:/data"], "/host/path: No such file"),
         (["--no-such-flag", "x"], "--no-such-flag"),
     ] {
         let command = [&["run", "--rm"], &arguments[..], &["busybox", "true"]].concat();

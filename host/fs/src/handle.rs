@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 
@@ -14,6 +14,8 @@ pub(crate) enum Handle {
     File {
         node: Arc<Node>,
         file: OwnedFd,
+        /// The same, opened to append; see [`Handle::appending`].
+        appending: OnceLock<OwnedFd>,
     },
     Directory {
         node: Arc<Node>,
@@ -32,10 +34,24 @@ impl Handle {
         }
     }
 
+    /// The descriptor for writes to the end of the file, opened by `open` for the first of them. One that is opened with
+    /// `O_APPEND` finds the end on every file system; overlayfs ignores `RWF_APPEND` (`ovl_write_iter` in
+    /// `fs/overlayfs/file.c`, Linux 6.1), and the client's own idea of the end may be old.
+    pub(crate) fn appending(&self, open: impl FnOnce(&Node) -> Result<OwnedFd>) -> Result<&OwnedFd> {
+        let Self::File { node, appending, .. } = self else { return Err(Errno::BADF) };
+        match appending.get() {
+            Some(file) => Ok(file),
+            None => {
+                let file = open(node)?;
+                Ok(appending.get_or_init(|| file))
+            }
+        }
+    }
+
     /// The opened file and its node; EBADF for a directory.
     pub(crate) fn file(&self) -> Result<(&Arc<Node>, &OwnedFd)> {
         match self {
-            Self::File { node, file } => Ok((node, file)),
+            Self::File { node, file, .. } => Ok((node, file)),
             Self::Directory { .. } | Self::Root => Err(Errno::BADF),
         }
     }

@@ -1,7 +1,7 @@
 //! Open files.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, fallocate, fdatasync, fsync, seek};
 use rustix::io::Errno;
@@ -85,7 +85,7 @@ impl Server {
     }
 
     pub(super) fn add_file(&self, node: &Arc<Node>, file: OwnedFd) -> Result<u64> {
-        self.tables().handles.add(Handle::File { node: Arc::clone(node), file })
+        self.tables().handles.add(Handle::File { node: Arc::clone(node), file, appending: OnceLock::new() })
     }
 
     pub(super) fn open(&self, request: &Request<'_>) -> Result<Vec<u8>> {
@@ -138,6 +138,8 @@ impl Server {
             drop_set_id(file)?;
         }
         let append = flags.contains(OFlags::APPEND) && write_flags & WRITE_CACHE == 0;
+        let open = |node: &Node| self.descriptors.reopen(node.fd(), OFlags::WRONLY | OFlags::APPEND);
+        let file = if append { handle.appending(open)? } else { file };
         let mut done = 0;
         while done < wanted {
             match source.write_to(file.as_fd(), advance(offset, done)?, wanted - done, append) {
