@@ -215,28 +215,36 @@ impl Slots {
         flags: MountFlags,
         data: &'static CStr,
     ) -> Result<()> {
-        let lock = self.slot(slot);
-        let mut held = lock.lock().await;
-        if *held != Purpose::None {
-            return Err(Error::precondition(format!("slot {slot} is in use already")));
-        }
-        mount_device(self.block_device(slot)?, target, fs_type, flags, data).await?;
-        *held = Purpose::Exclusive(what);
-        Ok(())
+        self.mount_alone(slot, what, || self.block_device(slot), target, fs_type, flags, data).await
     }
 
     /// Mounts the file system of a slot's virtio-fs device, by its tag.
     pub async fn mount_shared(&self, slot: u32, tag: String, target: PathBuf, flags: MountFlags) -> Result<()> {
+        let by_tag = || match self.device_name(slot)? {
+            Some(_) => Ok(PathBuf::from(tag)),
+            None => Err(Error::precondition(format!("slot {slot} has no device; plug it first"))),
+        };
+        self.mount_alone(slot, "the host's trees".to_owned(), by_tag, target, "virtiofs", flags, c"").await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "those of mount(2), and the slot's")]
+    async fn mount_alone(
+        &self,
+        slot: u32,
+        what: String,
+        source: impl FnOnce() -> Result<PathBuf>,
+        target: PathBuf,
+        fs_type: &'static str,
+        flags: MountFlags,
+        data: &'static CStr,
+    ) -> Result<()> {
         let lock = self.slot(slot);
         let mut held = lock.lock().await;
         if *held != Purpose::None {
             return Err(Error::precondition(format!("slot {slot} is in use already")));
         }
-        if self.device_name(slot)?.is_none() {
-            return Err(Error::precondition(format!("slot {slot} has no device; plug it first")));
-        }
-        mount_device(PathBuf::from(tag), target, "virtiofs", flags, c"").await?;
-        *held = Purpose::Exclusive("the host's trees".to_owned());
+        mount_device(source()?, target, fs_type, flags, data).await?;
+        *held = Purpose::Exclusive(what);
         Ok(())
     }
 

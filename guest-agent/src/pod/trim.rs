@@ -3,7 +3,7 @@
 //! A discard with every deletion would make each one wait for the host. Instead the file system is looked at now and
 //! then, and trimmed when enough was written or has become free since the last time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -20,19 +20,16 @@ const WORTH: u64 = 8 << 20;
 /// The unit of a block device's statistics (`Documentation/admin-guide/iostats.rst`).
 const SECTOR: u64 = 512;
 
-/// Held while the scratch disk is being trimmed.
+/// Held while the scratch disk is being trimmed; its owner drops it when the disk is to be unmounted.
 pub(super) type Trimming = Arc<Mutex<()>>;
 
-/// Trims the scratch disk whenever it is worth it, until it is unmounted.
-pub(super) async fn keep_trimmed(trimming: Trimming) {
+/// Trims the scratch disk whenever it is worth it, for as long as `trimming` has its owner.
+pub(super) async fn keep_trimmed(trimming: Weak<Mutex<()>>) {
     let mut last = Usage { written: 0, free: u64::MAX };
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let held = trimming.lock().await;
-        // The other owner lets go of it when the disk is unmounted.
-        if Arc::strong_count(&trimming) == 1 {
-            return;
-        }
+        let Some(trimming) = trimming.upgrade() else { return };
+        let _held = trimming.lock().await;
         match blocking(move || step(last)).await {
             Ok(Ok(now)) => last = now,
             Ok(Err(error)) | Err(error) => {
@@ -40,7 +37,6 @@ pub(super) async fn keep_trimmed(trimming: Trimming) {
                 return;
             }
         }
-        drop(held);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use husk_agent_api::{STDIO_ATTACHED, STDIO_UNKNOWN};
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::{Attachment, Direction, End, Streams, Wish};
@@ -44,45 +44,47 @@ where
         let _ = connection.shutdown().await;
         return;
     };
-    if let Direction::Socket(listener) = &attachment.direction {
-        let client = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = gone(attachment.wish.clone()) => return,
-            // Nothing is due from the host before the answer: it has hung up.
-            _ = connection.read_u8() => return,
-        };
-        // From here on another connection may wait for the next client.
-        drop(attachment);
-        return match client {
-            Ok((client, _)) => carry(client, connection).await,
-            Err(error) => {
-                crate::warning!("accept on a socket of the host: {error}");
-                tokio::time::sleep(QUIET).await;
-            }
-        };
-    }
-    if connection.write_u8(STDIO_ATTACHED).await.is_err() {
-        return;
-    }
     let wish = attachment.wish.clone();
-    let ended = match &attachment.direction {
+    let ended = match attachment.direction.clone() {
+        Direction::Socket(listener) => return socket(attachment, &listener, connection).await,
+        _ if !answer(&mut connection).await => return,
         Direction::Output(end) => tokio::select! {
-            ended = output(end, &mut connection) => ended,
+            ended = output(&end, &mut connection) => ended,
             () = removed(wish.clone()) => Ended::Finished,
         },
-        Direction::Input { end, terminal } => input(end, *terminal, &mut connection, wish).await,
-        Direction::Socket(_) => return,
+        Direction::Input { end, terminal } => input(&end, terminal, &mut connection, wish).await,
     };
     finish(attachment, ended, connection).await;
 }
 
-/// Carries bytes between a client and the host until both directions have ended.
-async fn carry<C>(mut client: UnixStream, mut connection: C)
+/// Tells the host that the stream is its own; false when it has hung up.
+async fn answer<C: AsyncWrite + Unpin>(connection: &mut C) -> bool {
+    connection.write_u8(STDIO_ATTACHED).await.is_ok()
+}
+
+/// Waits for a client of a socket, and carries bytes between it and the host until both directions have ended.
+async fn socket<C>(attachment: Attachment, listener: &UnixListener, mut connection: C)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    if connection.write_u8(STDIO_ATTACHED).await.is_ok() {
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut connection).await;
+    let client = tokio::select! {
+        accepted = listener.accept() => accepted,
+        () = gone(attachment.wish.clone()) => return,
+        // Nothing is due from the host before the answer: it has hung up.
+        _ = connection.read_u8() => return,
+    };
+    // From here on another connection may wait for the next client.
+    drop(attachment);
+    match client {
+        Ok((mut client, _)) => {
+            if answer(&mut connection).await {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut connection).await;
+            }
+        }
+        Err(error) => {
+            crate::warning!("accept on a socket of the host: {error}");
+            tokio::time::sleep(QUIET).await;
+        }
     }
 }
 
@@ -194,7 +196,7 @@ mod tests {
     use crate::stdio::pipes;
     use husk_agent_api::v1::Stdio;
     use std::io::{Read as _, Write as _};
-    use tokio::net::UnixListener;
+    use tokio::net::UnixStream;
 
     const STDIO: Stdio = Stdio { stdin: 1, stdout: 2, stderr: 0 };
 

@@ -62,6 +62,12 @@ struct Entry {
     wish: watch::Sender<Wish>,
 }
 
+impl Entry {
+    fn new(owner: &str, direction: Direction) -> Self {
+        Self { container: owner.to_owned(), direction, attached: false, wish: watch::Sender::new(Wish::Open) }
+    }
+}
+
 /// The streams of all processes, by token.
 #[derive(Debug, Default)]
 pub struct Streams {
@@ -111,10 +117,7 @@ impl Streams {
         let mut table = self.table();
         let room = token != 0 && !table.contains_key(&token) && table.len() < MAX_STREAMS;
         if room {
-            let direction = Direction::Socket(Arc::new(listener));
-            let entry =
-                Entry { container: owner.to_owned(), direction, attached: false, wish: watch::Sender::new(Wish::Open) };
-            table.insert(token, entry);
+            table.insert(token, Entry::new(owner, Direction::Socket(Arc::new(listener))));
         }
         room
     }
@@ -122,9 +125,7 @@ impl Streams {
     /// Adds a stream. Token 0 stands for none.
     pub fn add(&self, container: &str, token: u64, direction: Direction) {
         if token != 0 {
-            let container = container.to_owned();
-            let entry = Entry { container, direction, attached: false, wish: watch::Sender::new(Wish::Open) };
-            self.table().insert(token, entry);
+            self.table().insert(token, Entry::new(container, direction));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,7 +119,10 @@ impl Devices {
         let file = open(path, access)?;
         let key = key_of(&file, path)?;
         let mut table = self.table.lock().await;
-        self.share_or_plug(&mut table, file, key, path, access).await
+        match self.share(&mut table, key, path, access)? {
+            Some(lease) => Ok(lease),
+            None => self.plug_first(&mut table, file, key, path, access).await,
+        }
     }
 
     /// Plugs a block device of the host, known by its numbers.
@@ -128,22 +131,32 @@ impl Devices {
         let key = Key::Block { number };
         let path = block_path(major, minor).ok_or(DeviceError::NoDevice { major, minor })?;
         let mut table = self.table.lock().await;
-        match table.entries.get(&key) {
-            // A read-only user of a writable slot could write.
-            Some(entry) if entry.access != access => Err(DeviceError::Access { path }),
-            // What the VMM has open exclusively cannot be opened so again, and need not.
-            Some(_) => {
-                let file = open_block(&path, number, Access::ReadOnly)?;
-                self.share_or_plug(&mut table, file, key, &path, access).await
-            }
+        // A read-only user of a writable slot could write.
+        if table.entries.get(&key).is_some_and(|entry| entry.access != access) {
+            return Err(DeviceError::Access { path });
+        }
+        match self.share(&mut table, key, &path, access)? {
+            Some(lease) => Ok(lease),
             None => {
                 let file = open_block(&path, number, access)?;
-                self.share_or_plug(&mut table, file, key, &path, access).await
+                self.plug_first(&mut table, file, key, &path, access).await
             }
         }
     }
 
-    async fn share_or_plug(
+    /// One more user of what is plugged already.
+    fn share(&self, table: &mut Table, key: Key, path: &Path, access: Access) -> Result<Option<Lease>, DeviceError> {
+        let Some(entry) = table.entries.get_mut(&key) else { return Ok(None) };
+        if access == Access::Exclusive && entry.access == Access::ReadOnly {
+            return Err(DeviceError::ReadOnly { path: path.to_owned() });
+        }
+        entry.users = entry.users.saturating_add(1);
+        let slot = entry.slot;
+        self.show(table);
+        Ok(Some(Lease { key, slot }))
+    }
+
+    async fn plug_first(
         &self,
         table: &mut Table,
         file: File,
@@ -151,15 +164,6 @@ impl Devices {
         path: &Path,
         access: Access,
     ) -> Result<Lease, DeviceError> {
-        if let Some(entry) = table.entries.get_mut(&key) {
-            if access == Access::Exclusive && entry.access == Access::ReadOnly {
-                return Err(DeviceError::ReadOnly { path: path.to_owned() });
-            }
-            entry.users = entry.users.saturating_add(1);
-            let slot = entry.slot;
-            self.show(table);
-            return Ok(Lease { key, slot });
-        }
         lock(&file, path, access)?;
         table.plugged = table.plugged.wrapping_add(1);
         let serial = format!("husk-{}", table.plugged % 1_000_000_000_000);
@@ -179,18 +183,10 @@ impl Devices {
         serial: String,
     ) -> Result<(SlotIndex, String), DeviceError> {
         let device = Device::Blk { read_only: access == Access::ReadOnly, serial };
-        let vmm = |source| DeviceError::Vmm { path: path.to_owned(), source };
-        let slot = self.vmm.plug(device, file.as_fd()).await.map_err(vmm)?;
-        match self.agent.plug_device(slot.0).await {
-            Ok(name) => Ok((slot, name)),
-            Err(source) => {
-                // The guest did not take it; torn away so that the slot is free again.
-                if let Err(error) = self.vmm.unplug(slot, true).await {
-                    tracing::warn!(slot = slot.0, %error, "slot not emptied");
-                }
-                Err(DeviceError::Agent { path: path.to_owned(), source })
-            }
-        }
+        plug(&self.vmm, &self.agent, device, file.as_fd()).await.map_err(|error| match error {
+            PlugError::Vmm(source) => DeviceError::Vmm { path: path.to_owned(), source },
+            PlugError::Guest(source) => DeviceError::Agent { path: path.to_owned(), source },
+        })
     }
 
     /// Gives a lease back; the last one unplugs. Cannot fail: a guest that holds on has the device torn away.
@@ -247,6 +243,33 @@ impl Devices {
             .collect();
         list.sort_by_key(|info| info.slot);
         *self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = list;
+    }
+}
+
+/// Who did not take a device.
+#[derive(Debug)]
+pub(crate) enum PlugError {
+    Vmm(VmmError),
+    Guest(AgentError),
+}
+
+/// Fills a slot and has the guest bind the driver; answers with the slot and the guest's name for the device. A device
+/// that the guest does not take is torn away, so that its slot is free again.
+pub(crate) async fn plug(
+    vmm: &Vmm,
+    agent: &Agent,
+    device: Device,
+    resource: BorrowedFd<'_>,
+) -> Result<(SlotIndex, String), PlugError> {
+    let slot = vmm.plug(device, resource).await.map_err(PlugError::Vmm)?;
+    match agent.plug_device(slot.0).await {
+        Ok(name) => Ok((slot, name)),
+        Err(source) => {
+            if let Err(error) = vmm.unplug(slot, true).await {
+                tracing::warn!(slot = slot.0, %error, "slot not emptied");
+            }
+            Err(PlugError::Guest(source))
+        }
     }
 }
 

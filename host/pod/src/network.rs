@@ -14,6 +14,7 @@ use husk_net::link::{self, Interface, LinkError, Scope};
 use husk_vmm_control::{Device, SlotIndex};
 
 use crate::agent::{Agent, AgentError};
+use crate::devices::{PlugError, plug};
 use crate::vmm::{Vmm, VmmError};
 
 /// The interface that CNI makes by convention.
@@ -59,8 +60,10 @@ impl Network {
     pub(crate) async fn plug(self, vmm: &Vmm, agent: &Agent) -> Result<SlotIndex, NetworkError> {
         let mtu = u16::try_from(self.interface.mtu).ok();
         let device = Device::Net { mac: self.interface.mac, mtu };
-        let slot = vmm.plug(device, self.tap.as_fd()).await?;
-        agent.plug_device(slot.0).await?;
+        let (slot, _) = plug(vmm, agent, device, self.tap.as_fd()).await.map_err(|error| match error {
+            PlugError::Vmm(source) => NetworkError::Vmm(source),
+            PlugError::Guest(source) => NetworkError::Guest(source),
+        })?;
         agent.configure_interface(request(slot, &self.interface)).await?;
         Ok(slot)
     }

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::sync::Mutex;
 
 use crate::agent::{Agent, AgentError, random_token};
+use crate::devices::{PlugError, plug};
 use crate::host::tree::{Identity, Tree, TreeError};
 use crate::sockets::SocketProxy;
 use crate::spec::HostTree;
@@ -93,7 +94,9 @@ impl Shares {
         let opened = wanted.clone();
         // The host's file systems may be slow.
         let tree = tokio::task::spawn_blocking(move || Tree::open(&opened));
-        let tree = tree.await.map_err(|error| ShareError::Descriptors(std::io::Error::other(error)))??;
+        let tree = tree
+            .await
+            .map_err(|error| TreeError::Open { path: wanted.source.clone(), source: std::io::Error::other(error) })??;
         let identity = tree.identity;
         let mut table = self.table.lock().await;
         let writable = Key { identity, read_only: false };
@@ -125,15 +128,12 @@ impl Shares {
         let own = format!("/proc/{}/fd", self.vmm.pid());
         let own = openat(CWD, own, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| ShareError::Descriptors(errno.into()))?;
-        let vmm = |source| ShareError::Vmm { path: path.to_owned(), source };
-        let slot = self.vmm.plug(Device::Fs { tag: TAG.into() }, own.as_fd()).await.map_err(vmm)?;
-        if let Err(source) = self.agent.plug_device(slot.0).await {
-            // The guest did not take it; torn away so that the slot is free again.
-            if let Err(error) = self.vmm.unplug(slot, true).await {
-                tracing::warn!(slot = slot.0, %error, "slot not emptied");
-            }
-            return Err(ShareError::Agent { path: path.to_owned(), source });
-        }
+        let device = Device::Fs { tag: TAG.into() };
+        let plugged = plug(&self.vmm, &self.agent, device, own.as_fd()).await;
+        let (slot, _) = plugged.map_err(|error| match error {
+            PlugError::Vmm(source) => ShareError::Vmm { path: path.to_owned(), source },
+            PlugError::Guest(source) => ShareError::Agent { path: path.to_owned(), source },
+        })?;
         table.slot = Some(slot);
         Ok(slot)
     }

@@ -43,6 +43,19 @@ impl<'a> Pod<'a> {
         [self.ip, self.ip6]
     }
 
+    /// What both ends of the cable say of it, and whether it still carries anything: for whoever has to find out where
+    /// frames stay.
+    fn network_state(&self) -> String {
+        const STATE: &str = "ip -s link; ip address; ip neigh; ip -6 route; cat /proc/interrupts /proc/loadavg \
+                             /proc/net/softnet_stat /proc/net/sockstat /proc/net/sockstat6 /proc/net/snmp \
+                             /proc/net/snmp6 /proc/net/netstat; dmesg | tail -n 20";
+        let again = self.ips().map(|ip| (ip, peer::tick_once((ip, TICK))));
+        let inside = self.husk.run(&["exec", "peer", "sh", "-c", STATE]).text();
+        let outside = Command::new("sh").args(["-c", STATE]).output().unwrap();
+        let outside = String::from_utf8_lossy(&outside.stdout);
+        format!("once more: {again:?}\n--- in the pod:\n{inside}\n--- on the host:\n{outside}")
+    }
+
     /// The host's addresses on the pod's network.
     fn gateways(&self, name: &str) -> [IpAddr; 2] {
         ["-4", "-6"].map(|family| {
@@ -158,7 +171,7 @@ fn many_short_connections_are_each_answered() {
     for number in 0..CONNECTIONS {
         let ip = pod.ips()[usize::from(number % 2 == 1)];
         if let Err(error) = peer::tick_once((ip, TICK)) {
-            panic!("connection {number} of {} to {ip}: {error}", CONNECTIONS);
+            panic!("connection {number} of {CONNECTIONS} to {ip}: {error}\n{}", pod.network_state());
         }
     }
     println!("{} connections, {:.0} a second", CONNECTIONS, f64::from(CONNECTIONS) / begin.elapsed().as_secs_f64());

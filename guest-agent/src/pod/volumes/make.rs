@@ -36,26 +36,26 @@ impl Volumes {
                 }
                 let directory = paths::scratch_volume(name);
                 make_directory(&directory, 0o777)?;
-                if size_bytes != 0
-                    && let Err(error) = quota::limit(&directory, size_bytes)
-                {
+                let limited = if size_bytes == 0 { Ok(()) } else { quota::limit(&directory, size_bytes) };
+                if let Err(error) = limited.and_then(|()| give_to_group(&directory, gid)) {
                     remove_tree(&directory)?;
                     return Err(error);
                 }
-                give_to_group(&directory, gid)?;
                 Ok(Kind::ScratchDirectory)
             }
             Source::Tmpfs(tmpfs) => {
                 let target = paths::volume(name);
                 std::fs::create_dir_all(&target).on("mkdir", target.display())?;
-                let mut data = String::from("mode=0777");
+                let mut data = match gid {
+                    None => String::from("mode=0777"),
+                    Some(gid) => format!("mode=2777,gid={gid}"),
+                };
                 if tmpfs.size_bytes != 0 {
                     data = format!("{data},size={}", tmpfs.size_bytes);
                 }
                 let data = std::ffi::CString::new(data).map_err(|_| Error::invalid("tmpfs options"))?;
                 rustix::mount::mount("tmpfs", &target, "tmpfs", MountFlags::NODEV, data.as_c_str())
                     .on("mount", target.display())?;
-                give_to_group(&target, gid)?;
                 Ok(Kind::Tmpfs)
             }
             Source::Block(BlockVolume { slot, fs_type, read_only }) => {
@@ -120,10 +120,7 @@ impl Volumes {
 }
 
 pub(super) fn make_directory(path: &Path, mode: u32) -> Result<()> {
-    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
-        Ok(()) => {}
-        Err(errno) => return Err(errno).on("mkdir", path.display()),
-    }
+    rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).on("mkdir", path.display())?;
     // Not subject to any umask.
     rustix::fs::chmod(path, Mode::from_raw_mode(mode)).on("chmod", path.display())
 }

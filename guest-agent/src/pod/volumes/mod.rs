@@ -120,7 +120,7 @@ impl Volumes {
         self.table().scratch = if mounted.is_ok() { Scratch::Mounted { slot } } else { Scratch::Absent };
         if mounted.is_ok() {
             let trimming = Trimming::default();
-            tokio::spawn(keep_trimmed(Arc::clone(&trimming)));
+            tokio::spawn(keep_trimmed(Arc::downgrade(&trimming)));
             *self.trimming.lock().unwrap_or_else(PoisonError::into_inner) = Some(trimming);
         }
         mounted

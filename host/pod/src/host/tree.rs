@@ -58,16 +58,16 @@ impl Tree {
         let path = if wanted.sub_path.is_empty() { path.clone() } else { path.join(&wanted.sub_path) };
         let look = |errno: Errno| TreeError::Open { path: path.clone(), source: errno.into() };
         let stat = statx(&at, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).map_err(look)?;
-        let kind = match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
-            FileType::Directory | FileType::RegularFile | FileType::Socket => None,
-            FileType::Fifo => Some("named pipe"),
-            FileType::BlockDevice => Some("block device"),
-            FileType::CharacterDevice => Some("character device"),
-            _ => Some("special file"),
+        let mode = u32::from(stat.stx_mode);
+        let refused = |kind| Err(TreeError::Kind { path: path.clone(), kind });
+        let socket = match FileType::from_raw_mode(mode) {
+            FileType::Directory | FileType::RegularFile => None,
+            FileType::Socket => Some((mode & 0o777, stat.stx_uid, stat.stx_gid)),
+            FileType::Fifo => return refused("named pipe"),
+            FileType::BlockDevice => return refused("block device"),
+            FileType::CharacterDevice => return refused("character device"),
+            _ => return refused("special file"),
         };
-        if let Some(kind) = kind {
-            return Err(TreeError::Kind { path, kind });
-        }
         let identity = Identity {
             device: (stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
@@ -75,8 +75,6 @@ impl Tree {
             recursive: wanted.recursive,
             follows_host: wanted.follows_host,
         };
-        let is_socket = FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Socket;
-        let socket = is_socket.then_some((u32::from(stat.stx_mode) & 0o777, stat.stx_uid, stat.stx_gid));
         Ok(Self { at, path, identity, socket })
     }
 

@@ -64,7 +64,6 @@ pub struct ActiveQueue {
     interrupt: Interrupt,
     /// Written by KVM when the driver notifies this queue.
     kick: Arc<EventFd>,
-    used_since_notify: bool,
     /// Where the used ring stood when the driver was last told of it.
     notified: Wrapping<u16>,
 }
@@ -95,7 +94,7 @@ impl ActiveQueue {
         if config.driver == 0 || !queue.is_valid(memory.as_ref()) {
             return Err(QueueError::OutsideMemory { index });
         }
-        Ok(Self { queue, memory: Arc::clone(memory), interrupt, kick, used_since_notify: false, notified: Wrapping(0) })
+        Ok(Self { queue, memory: Arc::clone(memory), interrupt, kick, notified: Wrapping(0) })
     }
 
     #[must_use]
@@ -134,9 +133,7 @@ impl ActiveQueue {
     /// Gives a chain back with `written` bytes in it.
     pub fn push_used(&mut self, head: u16, written: usize) -> Result<(), QueueError> {
         let written = u32::try_from(written).unwrap_or(u32::MAX);
-        self.queue.add_used(self.memory.as_ref(), head, written).map_err(QueueError::Ring)?;
-        self.used_since_notify = true;
-        Ok(())
+        self.queue.add_used(self.memory.as_ref(), head, written).map_err(QueueError::Ring)
     }
 
     /// Gives several chains back at once: the driver sees none of them before all are there.
@@ -159,19 +156,19 @@ impl ActiveQueue {
 
     /// Interrupts the driver when chains were given back and it wants to know.
     pub fn notify(&mut self) -> Result<(), QueueError> {
-        if std::mem::take(&mut self.used_since_notify) && self.driver_wants_interrupt()? {
+        let used = Wrapping(self.queue.next_used());
+        let before = std::mem::replace(&mut self.notified, used);
+        if used != before && self.driver_wants_interrupt(before, used)? {
             self.interrupt.used_ring();
         }
         Ok(())
     }
 
-    /// Section 2.7.7.2. Not `Queue::needs_notification`: that one is blind to chains which were given back together,
-    /// and to the flag.
-    fn driver_wants_interrupt(&mut self) -> Result<bool, QueueError> {
+    /// Whether it does when the used index has gone from `before` to `used` (section 2.7.7.2). Not
+    /// `Queue::needs_notification`: that one is blind to chains which were given back together, and to the flag.
+    fn driver_wants_interrupt(&self, before: Wrapping<u16>, used: Wrapping<u16>) -> Result<bool, QueueError> {
         // The used index must be visible before the driver's wish is read.
         fence(Ordering::SeqCst);
-        let used = Wrapping(self.queue.next_used());
-        let before = std::mem::replace(&mut self.notified, used);
         let avail = self.queue.avail_ring();
         let wish = |offset| -> Result<u16, QueueError> {
             Ok(u16::from_le(self.memory.load(within(avail, offset)?, Ordering::Acquire)?))

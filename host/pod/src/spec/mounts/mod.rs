@@ -11,7 +11,7 @@ use husk_agent_api::is_valid_id;
 use oci_spec::runtime::Mount;
 
 use super::{SpecError, container_path, path_text, refuse_members};
-use options::{Options, Propagation};
+use options::Options;
 
 /// Names that the engine gives to volumes of its own; see `volumes.rs`.
 pub(crate) const RESERVED_VOLUMES: &str = "husk.";
@@ -118,31 +118,21 @@ fn planned(field: &str, mount: &Mount) -> Result<PlannedMount, SpecError> {
 }
 
 fn host_tree(field: &str, mount: &Mount, mut options: Options) -> Result<HostTree, SpecError> {
-    let field_source = format!("{field}.source");
-    let source = match mount.source() {
-        Some(source) => path_text(&field_source, source)?,
-        None => "",
-    };
-    if !source.starts_with('/') || source.contains('\0') {
-        return Err(SpecError::invalid(field_source, source, "it is an absolute path of the host"));
-    }
+    let source = host_path(field, source_text(field, mount)?, "it is an absolute path of the host")?;
     let sub_path = sub_path(field, options.take("subpath"))?;
     let recursive = options.bind.take().is_none_or(|bind| bind.recursive);
-    let follows_host = options.propagation.take() == Some(Propagation::Slave);
+    let follows_host = std::mem::take(&mut options.follows_host);
     if follows_host && !recursive {
         let why = "mounts of the host are followed as a whole: use rbind with rslave";
         return Err(SpecError::unsupported(format!("{field}.options"), "bind,rslave", why));
     }
     options.finish(field)?;
-    Ok(HostTree { source: source.into(), sub_path, recursive, follows_host })
+    Ok(HostTree { source, sub_path, recursive, follows_host })
 }
 
 fn source(field: &str, fs_type: &str, mount: &Mount, mut options: Options) -> Result<MountSource, SpecError> {
     let field_source = format!("{field}.source");
-    let text = match mount.source() {
-        Some(source) => path_text(&field_source, source)?,
-        None => "",
-    };
+    let text = source_text(field, mount)?;
     match fs_type {
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" | "cgroup" | "cgroup2" => {
             // Engines write "cgroup" for either version; the guest has version 2.
@@ -185,16 +175,26 @@ fn source(field: &str, fs_type: &str, mount: &Mount, mut options: Options) -> Re
                 }
             };
             options.finish(field)?;
-            if !text.starts_with('/') || text.contains('\0') {
-                return Err(SpecError::invalid(field_source, text, "it is the absolute path of a file system image"));
-            }
-            Ok(MountSource::Disk { image: text.into(), fs_type, sub_path })
+            let image = host_path(field, text, "it is the absolute path of a file system image")?;
+            Ok(MountSource::Disk { image, fs_type, sub_path })
         }
         other => {
             let why = "types are proc, sysfs, tmpfs, devpts, mqueue, cgroup and husk.shm, husk.pod-file, husk.volume, \
                        husk.disk";
             Err(SpecError::unsupported(format!("{field}.type"), other, why))
         }
+    }
+}
+
+fn source_text<'m>(field: &str, mount: &'m Mount) -> Result<&'m str, SpecError> {
+    mount.source().as_ref().map_or(Ok(""), |source| path_text(&format!("{field}.source"), source))
+}
+
+fn host_path(field: &str, text: &str, why: &str) -> Result<PathBuf, SpecError> {
+    if text.starts_with('/') && !text.contains('\0') {
+        Ok(text.into())
+    } else {
+        Err(SpecError::invalid(format!("{field}.source"), text, why))
     }
 }
 

@@ -9,19 +9,15 @@ pub(super) struct Options {
     /// MS_* bits.
     pub(super) flags: u64,
     pub(super) bind: Option<Bind>,
-    pub(super) propagation: Option<Propagation>,
+    /// Mounts that the host makes later appear in the container's. The other way is closed: a container's mounts are
+    /// its VM's.
+    pub(super) follows_host: bool,
     rest: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bind {
     pub(super) recursive: bool,
-}
-
-/// Which mounts of the host appear in the container's. The other way is closed: a container's mounts are its VM's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Propagation {
-    Slave,
 }
 
 impl Options {
@@ -32,11 +28,11 @@ impl Options {
             let (clear, set) = match option.as_str() {
                 "defaults" | "loud" | "silent" => (0, 0),
                 "private" | "rprivate" => {
-                    parsed.propagation = None;
+                    parsed.follows_host = false;
                     (0, 0)
                 }
                 "slave" | "rslave" => {
-                    parsed.propagation = Some(Propagation::Slave);
+                    parsed.follows_host = true;
                     (0, 0)
                 }
                 // Read-only holds for the mounts below, too: the guest sees one file system.
@@ -99,7 +95,7 @@ impl Options {
         if self.bind.is_some() {
             return Err(SpecError::invalid(format!("{field}.options"), "bind", "this type of mount is no bind mount"));
         }
-        if self.propagation.is_some() {
+        if self.follows_host {
             let why = "only directories of the host can follow the host's mounts";
             return Err(SpecError::unsupported(format!("{field}.options"), "rslave", why));
         }
