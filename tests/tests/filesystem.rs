@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use husk_tests::behaviour::differences::Differences;
 use husk_tests::behaviour::{Disk, Runc, TREE, WORK, chosen, command, image};
+use husk_tests::differences::Differences;
 use husk_tests::fixture::Husk;
 use tempfile::TempDir;
 

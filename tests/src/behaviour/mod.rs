@@ -1,10 +1,9 @@
 //! The file-system behaviour suite: the program of `fs-behaviour` run by runc and by Husk, and what it says compared.
 //!
-//! `image` is what both run, `runc` the reference, `differences` the table of what may differ.
+//! `image` is what both run, `runc` the reference.
 
 #![allow(clippy::expect_used, reason = "a fixture fails its test by panicking")]
 
-pub mod differences;
 mod image;
 mod runc;
 

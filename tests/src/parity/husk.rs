@@ -1,0 +1,160 @@
+//! Husk, driven through its shim: one pod for all containers, and one of its own for a case that says what the pod is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use husk_client::{CreateTask, Dirs, Shim, ShimLauncher, Stdio, TaskError};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::{Case, Outcome, Root, spec};
+use crate::fixture::{self, Husk};
+
+const NAMESPACE: &str = "parity";
+const POD: &str = "pod";
+
+/// A running pod, and how another one is made.
+#[derive(Debug)]
+pub struct HuskPod {
+    runtime: Runtime,
+    launcher: ShimLauncher,
+    shim: Option<Shim>,
+    image: PathBuf,
+    place: PathBuf,
+    // Last: it looks whether something was left.
+    _husk: Husk,
+}
+
+impl HuskPod {
+    /// Boots the pod.
+    ///
+    /// # Panics
+    ///
+    /// When it does not boot.
+    #[must_use]
+    pub fn new(root: &Root) -> Self {
+        let husk = Husk::new();
+        let prefix = fixture::prefix();
+        let launcher = ShimLauncher {
+            binary: prefix.join("bin/containerd-shim-husk-v2"),
+            namespace: NAMESPACE.into(),
+            dirs: Dirs { run: husk.run_dir().into(), root: husk.root().into() },
+            env: Vec::new(),
+            debug: false,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let image = root.image().to_owned();
+        let mut pod = Self { runtime, launcher, shim: None, image, place: root.place("husk"), _husk: husk };
+        let annotations = json!({"io.kubernetes.cri.container-type": "sandbox"});
+        let bundle = pod.bundle(POD, &json!({"ociVersion": "1.0.2", "hostname": "parity", "annotations": annotations}));
+        pod.shim = Some(pod.runtime.block_on(start_pod(&pod.launcher, POD, &bundle)));
+        pod
+    }
+
+    /// Runs a case in the pod.
+    ///
+    /// # Panics
+    ///
+    /// When the shim does not answer.
+    #[must_use]
+    pub fn run(&self, case: &Case) -> Outcome {
+        let mut config = spec::config(&case.patch, case.script, "rootfs", "/parity");
+        config["annotations"] =
+            json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": POD});
+        let shim = self.shim.as_ref().expect("a pod that runs");
+        self.runtime.block_on(self.container(shim, case, &config))
+    }
+
+    /// Runs a case as a pod of its own.
+    ///
+    /// # Panics
+    ///
+    /// When the shim does not answer.
+    #[must_use]
+    pub fn run_alone(&self, case: &Case) -> Outcome {
+        let config = spec::config(&case.patch, case.script, "rootfs", "/parity");
+        let bundle = self.bundle(case.name, &config);
+        self.runtime.block_on(async {
+            let shim = self.launcher.launch(case.name, &bundle).await.expect("a shim");
+            let outcome = self.container(&shim, case, &config).await;
+            shim.shutdown().await.expect("the shim ends");
+            outcome
+        })
+    }
+
+    async fn container(&self, shim: &Shim, case: &Case, config: &Value) -> Outcome {
+        let bundle = self.bundle(case.name, config);
+        let log = bundle.join("output");
+        let stdio = if case.exec.is_some() { Stdio::default() } else { to_file(&log) };
+        let task = CreateTask { id: case.name.into(), bundle, rootfs: vec![self.image.clone()], stdio };
+        if let Err(error) = shim.create(task).await {
+            return not_started(&error);
+        }
+        let outcome = match shim.start(case.name).await {
+            Err(error) => not_started(&error),
+            Ok(_) => match &case.exec {
+                None => ended(shim, case.name, None, &log).await,
+                Some((patch, script)) => exec(shim, case.name, &spec::process(config, patch, script), &log).await,
+            },
+        };
+        drop(shim.kill(case.name, None, 9, true).await);
+        drop(shim.wait(case.name, None).await);
+        shim.delete(case.name, None).await.expect("a container that has ended is deleted");
+        outcome
+    }
+
+    fn bundle(&self, name: &str, config: &Value) -> PathBuf {
+        let bundle = self.place.join(name);
+        fs::create_dir_all(&bundle).expect("a directory of ours");
+        fs::write(bundle.join("config.json"), config.to_string()).expect("a file of ours");
+        bundle
+    }
+}
+
+impl Drop for HuskPod {
+    fn drop(&mut self) {
+        let Some(shim) = self.shim.take() else { return };
+        self.runtime.block_on(async {
+            drop(shim.kill(POD, None, 15, false).await);
+            drop(shim.wait(POD, None).await);
+            drop(shim.delete(POD, None).await);
+            drop(shim.shutdown().await);
+        });
+    }
+}
+
+async fn start_pod(launcher: &ShimLauncher, id: &str, bundle: &Path) -> Shim {
+    let shim = launcher.launch(id, bundle).await.expect("a shim");
+    let task = CreateTask { id: id.into(), bundle: bundle.into(), ..CreateTask::default() };
+    shim.create(task).await.expect("a pod");
+    shim.start(id).await.expect("a pod that runs");
+    shim
+}
+
+async fn exec(shim: &Shim, id: &str, process: &Value, log: &Path) -> Outcome {
+    const EXEC: &str = "exec";
+    let process = serde_json::from_value(process.clone()).expect("a process");
+    if let Err(error) = shim.exec(id, EXEC, &process, to_file(log)).await {
+        return not_started(&error);
+    }
+    let outcome = match shim.start_exec(id, EXEC).await {
+        Ok(_) => ended(shim, id, Some(EXEC), log).await,
+        Err(error) => not_started(&error),
+    };
+    drop(shim.delete(id, Some(EXEC)).await);
+    outcome
+}
+
+async fn ended(shim: &Shim, id: &str, exec: Option<&str>, log: &Path) -> Outcome {
+    let code = shim.wait(id, exec).await.expect("an end").code;
+    Outcome { output: fs::read_to_string(log).unwrap_or_default(), code: Some(code) }
+}
+
+fn not_started(error: &TaskError) -> Outcome {
+    Outcome { output: error.to_string(), code: None }
+}
+
+fn to_file(path: &Path) -> Stdio {
+    let file = Some(format!("file://{}", path.display()));
+    Stdio { stdout: file.clone(), stderr: file, ..Stdio::default() }
+}
