@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use husk_agent_api::v1::{self, CreateContainerRequest, PidMode, mount::Kind};
 use rustix::fs::{Gid, Mode, Uid};
-use rustix::mount::MountAttrFlags;
 use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc;
 
@@ -192,8 +191,8 @@ async fn root_fs(agent: &Agent, id: &str, root_fs: Option<&v1::RootFs>, held: &m
         // The layer dies with the pod: no need to wait for the disk on fsync.
         options.push(("volatile", None));
     }
-    // Device nodes of an image or made by a container on its root open nothing.
-    new_file_system("overlay", options, u64::from(MountAttrFlags::MOUNT_ATTR_NODEV.bits()))
+    // Device nodes on it open what the container's device program allows, as everywhere.
+    new_file_system("overlay", options, 0)
 }
 
 /// Upper and work directories; the root of the former has owner and mode of the topmost image's root.

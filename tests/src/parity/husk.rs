@@ -10,7 +10,8 @@ use tokio::runtime::Runtime;
 use super::{Case, Outcome, Root, spec};
 use crate::fixture::{self, Husk};
 
-const NAMESPACE: &str = "parity";
+/// That of `husk` itself, whose directories may stay when a pod has gone.
+const NAMESPACE: &str = "husk";
 const POD: &str = "pod";
 
 /// A running pod, and how another one is made.

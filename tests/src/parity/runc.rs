@@ -1,7 +1,7 @@
 //! The reference.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -16,14 +16,19 @@ const ID: &str = "parity";
 #[derive(Debug)]
 pub struct Runc {
     bundle: PathBuf,
-    root: String,
+    /// What the root file system is at the start.
+    lower: PathBuf,
 }
 
 impl Runc {
     /// With the root's directory.
     #[must_use]
     pub fn new(root: &Root) -> Self {
-        Self { bundle: root.place("runc"), root: root.directory().to_string_lossy().into_owned() }
+        let bundle = root.place("runc");
+        for directory in ["rootfs", "layer"] {
+            fs::create_dir(bundle.join(directory)).expect("a directory of ours");
+        }
+        Self { bundle, lower: root.directory().to_owned() }
     }
 
     /// Runs a case to its end.
@@ -33,7 +38,8 @@ impl Runc {
     /// When it hangs.
     #[must_use]
     pub fn run(&self, case: &Case) -> Outcome {
-        let config = spec::config(&case.patch, case.script, &self.root, "/parity");
+        let _layer = Layer::new(&self.lower, &self.bundle);
+        let config = spec::config(&case.patch, case.script, "rootfs", "/parity");
         fs::write(self.bundle.join("config.json"), config.to_string()).expect("a file of ours");
         let outcome = match &case.exec {
             None => self.foreground(&["run", "--bundle", &self.bundle.to_string_lossy(), ID]),
@@ -76,5 +82,33 @@ impl Runc {
     fn is_over(&self, arguments: &[&str]) -> bool {
         arguments.first() != Some(&"run")
             || !Command::new("runc").args(["state", ID]).output().is_ok_and(|output| output.status.success())
+    }
+}
+
+/// A writable layer over the root file system, mounted as the bundle's `rootfs` and thrown away with what is in it.
+struct Layer<'a> {
+    bundle: &'a Path,
+}
+
+impl<'a> Layer<'a> {
+    fn new(lower: &Path, bundle: &'a Path) -> Self {
+        let (upper, work) = (bundle.join("layer/upper"), bundle.join("layer/work"));
+        for directory in [&upper, &work] {
+            fs::create_dir(directory).expect("a directory of ours");
+        }
+        let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", &format!("lowerdir={lower},upperdir={upper},workdir={work}")]);
+        assert!(mount.arg(bundle.join("rootfs")).status().expect("mount").success(), "mount -t overlay");
+        Self { bundle }
+    }
+}
+
+impl Drop for Layer<'_> {
+    fn drop(&mut self) {
+        drop(Command::new("umount").args(["--lazy"]).arg(self.bundle.join("rootfs")).status());
+        for directory in ["layer/upper", "layer/work"] {
+            drop(fs::remove_dir_all(self.bundle.join(directory)));
+        }
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "closed-group",
             resources(json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 50}})),
             "try memory put max /sys/fs/cgroup/memory.max\ntry pids put max /sys/fs/cgroup/pids.max\ntry child mkdir /sys/fs/cgroup/child
-             try kill put 1 /sys/fs/cgroup/cgroup.kill\ntry freeze put 1 /sys/fs/cgroup/cgroup.freeze\nsay parent ls /sys/fs/cgroup/..",
+             try kill put 1 /sys/fs/cgroup/cgroup.kill\ntry freeze put 1 /sys/fs/cgroup/cgroup.freeze",
         ),
         Case::new("rlimits", json!({"process": {"rlimits": rlimits}}), shown),
         Case::new(

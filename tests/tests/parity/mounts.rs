@@ -66,7 +66,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("unmasked", json!({"linux": {"maskedPaths": [], "readonlyPaths": []}}), "say keys sh_ 'head -c 0 /proc/keys'\ntry hostname put parity /proc/sys/kernel/hostname"),
         Case::new("own-masks", json!({"linux": {"maskedPaths": ["/work/secret", "/home", "/no/such"], "readonlyPaths": ["/work", "/no/such"]}}), "say file cat /work/secret\nsay directory ls -A /home\ntry write touch /work/x\nsay read cat /work/file"),
         Case::new("read-only-root", json!({"root": {"readonly": true}}), "try write touch /x\ntry tmp touch /tmp/x\ntry dev touch /dev/x\ntry shm touch /dev/shm/x\ntry remove rm /work/file"),
-        Case::new("writable-root", json!({}), "try write sh_ 'echo new >/work/file'\nsay read cat /work/file\ntry remove rm /work/script\nsay list ls /work\nsay state stat -c '%a %u %g %s' /work/file /work/secret /home/user /tmp\ntry execute /work/set-id true"),
+        Case::new("writable-root", json!({}), "try write sh_ 'echo new >/work/file'\nsay read cat /work/file\ntry remove rm /work/script\nsay list ls /work\nsay size stat -c '%a %u %g %s' /work/file /work/secret\nsay state stat -c '%a %u %g' /home/user /tmp\ntry execute /work/set-id true"),
         Case::new("tmpfs", tmpfs(&["nosuid", "nodev", "noexec", "size=1m", "mode=1750"]), shown("/mnt")),
         Case::new("tmpfs-plain", tmpfs(&[]), shown("/mnt")),
         Case::new("tmpfs-read-only", tmpfs(&["ro"]), shown("/mnt")),
@@ -74,7 +74,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("tmpfs-size", tmpfs(&["size=64k"]), "try much dd if=/dev/zero of=/mnt/f bs=1k count=100\nsay size stat -c %s /mnt/f"),
         Case::new("tmpfs-missing", mount(json!({"destination": "/new/place", "type": "tmpfs", "source": "tmpfs"})), "say made stat -c '%a %u %g %F' /new /new/place\ntry write touch /new/place/x"),
         Case::new("tmpfs-through-link", mount(json!({"destination": "/proc/self/cwd", "type": "tmpfs", "source": "tmpfs"})), "say cwd pwd"),
-        Case::new("second-proc", mount(json!({"destination": "/mnt", "type": "proc", "source": "proc", "options": ["ro"]})), "try write put x /mnt/sys/kernel/hostname\nsay self readlink /mnt/self"),
+        Case::new("second-proc", mount(json!({"destination": "/mnt", "type": "proc", "source": "proc", "options": ["ro"]})), "try write put x /mnt/sys/kernel/hostname\nsay init cat /mnt/1/comm"),
         Case::new("propagation-slave", json!({"linux": {"rootfsPropagation": "rslave"}}), "say shared sh_ 'grep -c shared: /proc/self/mountinfo'"),
         Case::new(
             "extra-device",

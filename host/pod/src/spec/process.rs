@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use husk_agent_api::v1;
+use indexmap::IndexMap;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};
 
 use super::capabilities::capabilities;
@@ -82,7 +83,18 @@ fn env(process: &Process) -> Result<Vec<String>, SpecError> {
         let name = bad.split('=').next().unwrap_or_default();
         return Err(SpecError::invalid("process.env", name, "an entry has the form NAME=value"));
     }
-    Ok(env)
+    Ok(last_of_each(env))
+}
+
+/// Of a variable that is set twice the last value counts, at the place of the first, as runc does it. Given both, most
+/// programs would see the first.
+fn last_of_each(env: Vec<String>) -> Vec<String> {
+    let mut values: IndexMap<String, String> = IndexMap::with_capacity(env.len());
+    for entry in env {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        values.insert(name, entry);
+    }
+    values.into_values().collect()
 }
 
 fn no_nul(field: &str, strings: &[String]) -> Result<(), SpecError> {
@@ -203,6 +215,12 @@ mod tests {
             .unwrap();
         assert_eq!((user.uid, user.gid, user.umask), (1000, 100, Some(0o22)));
         assert_eq!(user.additional_gids, [5, 6]);
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts() {
+        let env = with("/env", json!(["A=1", "B=2", "A=3", "C=", "AB=4"])).unwrap().env;
+        assert_eq!(env, ["A=3", "B=2", "C=", "AB=4"]);
     }
 
     #[test]

@@ -15,9 +15,11 @@ use crate::layout::{CMDLINE_MAX, PORT_READY, SLOT_COUNT, slot_address, slot_irq}
 /// - `no_timer_check`: the interrupt controller is KVM's; testing its wiring takes time.
 /// - `tsc=reliable`: no watchdog measuring the TSC against slower clocks.
 /// - `swiotlb=noforce`: no bounce buffers, there is no such DMA.
+/// - `dummy.numdummies=0 fb_tunnels=none`: no interfaces but those that the pod is given, and loopback.
 const FIXED: &str = "console=ttyS0 loglevel=4 earlyprintk=ttyS0 reboot=k panic=1 nomodule \
     i8042.noaux i8042.nomux i8042.dumbkbd i8042.nopnp \
-    random.trust_cpu=on no_timer_check tsc=reliable swiotlb=noforce";
+    random.trust_cpu=on no_timer_check tsc=reliable swiotlb=noforce \
+    dummy.numdummies=0 fb_tunnels=none";
 
 /// Why the command line cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
