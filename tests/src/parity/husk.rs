@@ -60,8 +60,8 @@ impl HuskPod {
     #[must_use]
     pub fn run(&self, case: &Case) -> Outcome {
         let mut config = spec::config(&case.patch, case.script, "rootfs", "/parity");
-        config["annotations"] =
-            json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": POD});
+        let annotations = json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": POD});
+        spec::merge(&mut config, &json!({"annotations": annotations}));
         let shim = self.shim.as_ref().expect("a pod that runs");
         self.runtime.block_on(self.container(shim, case, &config))
     }

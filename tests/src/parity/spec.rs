@@ -75,7 +75,7 @@ fn shell(script: &str) -> Value {
 }
 
 /// Objects are merged, everything else is replaced; null removes.
-fn merge(into: &mut Value, from: &Value) {
+pub(super) fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {
