@@ -12,11 +12,11 @@ use husk_agent_api::v1::{
     ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
     CreateVolumeRequest, CreateVolumeResponse, Event, EventsRequest, ExecProcessRequest, ExecProcessResponse,
     HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest,
-    MountScratchResponse, PlugDeviceRequest, PlugDeviceResponse, RemoveContainerRequest, RemoveContainerResponse,
-    RemoveVolumeRequest, RemoveVolumeResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeRequest,
-    ResumeResponse, ShutdownRequest, ShutdownResponse, SignalProcessRequest, SignalProcessResponse,
-    StartContainerRequest, StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse, UpdateContainerRequest,
-    UpdateContainerResponse,
+    MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PlugDeviceRequest, PlugDeviceResponse,
+    RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest, RemoveVolumeResponse, ResizeTerminalRequest,
+    ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, ResumeRequest, ResumeResponse,
+    ShutdownRequest, ShutdownResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
+    StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse, UpdateContainerRequest, UpdateContainerResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status};
 
 use crate::agent::Agent;
 use crate::cgroup::{Cgroup, limits, stats};
-use crate::container::{check, control, create, exec};
+use crate::container::{check, control, create, exec, freeze, processes};
 use crate::error::{Error, Result};
 use crate::net;
 use crate::pod::slots;
@@ -200,13 +200,30 @@ impl agent_server::Agent for Service {
     }
 
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
-        let cgroup = self.cgroup(&request.into_inner().container_id)?;
-        Ok(Response::new(stats::read(&cgroup)?))
+        let id = request.into_inner().container_id;
+        let mut read = stats::read(&self.cgroup(&id)?)?;
+        if id.is_empty() {
+            read.network = net::stats::read();
+        }
+        Ok(Response::new(read))
+    }
+
+    async fn pause_container(&self, request: Request<PauseContainerRequest>) -> Answer<PauseContainerResponse> {
+        let container = self.0.container(&request.into_inner().container_id)?;
+        detached(async move { freeze::pause(&container).await.map(|()| PauseContainerResponse {}) }).await
+    }
+
+    async fn resume_container(&self, request: Request<ResumeContainerRequest>) -> Answer<ResumeContainerResponse> {
+        let container = self.0.container(&request.into_inner().container_id)?;
+        detached(async move { freeze::resume(&container).await.map(|()| ResumeContainerResponse {}) }).await
     }
 
     async fn list_processes(&self, request: Request<ListProcessesRequest>) -> Answer<ListProcessesResponse> {
-        let container = self.0.container(&request.into_inner().container_id)?;
-        Ok(Response::new(ListProcessesResponse { pids: container.cgroup.processes()? }))
+        let ListProcessesRequest { container_id, details } = request.into_inner();
+        let container = self.0.container(&container_id)?;
+        let pids = container.cgroup.processes()?;
+        let processes = if details { processes::describe(&container.cgroup, &pids) } else { Vec::new() };
+        Ok(Response::new(ListProcessesResponse { pids, processes }))
     }
 
     async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {

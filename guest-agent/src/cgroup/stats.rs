@@ -66,6 +66,7 @@ pub fn read(cgroup: &Cgroup) -> Result<ContainerStatsResponse> {
         pids_current: optional("pids.current").trim().parse().unwrap_or(0),
         pids_limit: limit(&optional("pids.max")),
         io: io(&optional("io.stat")),
+        network: Vec::new(),
         memory_page_faults: keyed(&memory, "pgfault"),
         memory_major_page_faults: keyed(&memory, "pgmajfault"),
     })

@@ -1,4 +1,4 @@
-//! Signals, terminals, limits, counters and removal of a container that exists.
+//! Signals, terminals and removal of a container that exists.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Container;
 use crate::agent::Agent;
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::sys::send_signal;
 
@@ -53,7 +54,7 @@ fn signal_all(container: &Container, signal: u32) -> Result<()> {
             Err(errno) => return Err(errno).on("pidfd_open", pid.as_raw_nonzero()),
         };
         // The number may have been given to another process meanwhile; now that we hold it, look again.
-        if !is_in(pid, container) {
+        if !is_in(pid, &container.cgroup) {
             continue;
         }
         match send_signal(&pidfd, signal) {
@@ -64,9 +65,9 @@ fn signal_all(container: &Container, signal: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether the process is in the container's cgroup or below, by the agent's own procfs.
-fn is_in(pid: Pid, container: &Container) -> bool {
-    let Ok(own) = container.cgroup.path().strip_prefix(crate::paths::CGROUP) else { return false };
+/// Whether the process is in the cgroup or below, by the agent's own procfs.
+pub(super) fn is_in(pid: Pid, cgroup: &Cgroup) -> bool {
+    let Ok(own) = cgroup.path().strip_prefix(crate::paths::CGROUP) else { return false };
     let Ok(text) = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())) else { return false };
     text.lines()
         .find_map(|line| line.strip_prefix("0::/"))

@@ -64,6 +64,9 @@ pub async fn exec(agent: &Arc<Agent>, request: ExecProcessRequest) -> Result<u32
 
 fn reserve(container: &Container, exec_id: &str) -> Result<()> {
     let mut state = container.state();
+    if matches!(state.phase, Phase::Paused) {
+        return Err(Error::precondition(format!("container {} is paused; resume it first", container.id)));
+    }
     if !matches!(state.phase, Phase::Running) {
         return Err(Error::precondition(format!("container {} is not running", container.id)));
     }

@@ -1,8 +1,8 @@
 //! Containers and their processes.
 //!
 //! `check` refuses what cannot be honoured before anything is made, `create` makes a container, `held` is everything
-//! that it holds and gives back, `exec` adds processes, `control` signals and measures them, `supervise` is the task
-//! that waits for its end. What runs inside of the new processes is `launch`.
+//! that it holds and gives back, `exec` adds processes, `control` signals them, `freeze` pauses them, `processes` tells
+//! of them, `supervise` is the task that waits for its end. What runs inside of the new processes is `launch`.
 //!
 //! Each container has a task of its own and a state behind a lock that is never held across an await: whatever one
 //! container does or does not do, no other one's request waits for it.
@@ -11,7 +11,9 @@ pub mod check;
 pub mod control;
 pub mod create;
 pub mod exec;
+pub mod freeze;
 pub mod held;
+pub mod processes;
 pub mod supervise;
 
 use std::collections::HashMap;
@@ -55,6 +57,8 @@ enum Phase {
     Starting,
     /// Its program runs.
     Running,
+    /// All its processes stand still, or are about to.
+    Paused,
     /// Its init has ended.
     Stopped,
 }
@@ -89,7 +93,7 @@ impl Container {
         let state = self.state();
         match state.phase {
             Phase::Stopped => Err(Error::NotFound(format!("container {} has ended", self.id))),
-            Phase::Created { .. } | Phase::Starting | Phase::Running => Ok(state.init.clone()),
+            Phase::Created { .. } | Phase::Starting | Phase::Running | Phase::Paused => Ok(state.init.clone()),
         }
     }
 

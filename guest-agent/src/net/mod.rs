@@ -1,10 +1,11 @@
 //! The pod's network interfaces: what the host read from its side of the cable, set on ours.
 //!
-//! Requests are checked in `check`, turned into netlink messages in `message` and sent by `netlink`.
+//! Requests are checked in `check`, turned into netlink messages in `message` and sent by `netlink`; `stats` counts what passed.
 
 mod check;
 mod message;
 mod netlink;
+pub mod stats;
 
 use std::fs;
 

@@ -13,6 +13,7 @@ mod pod_ttrpc {
 }
 
 pub use pod::{
-    ContainerInspect, InspectRequest, PodInspect, ReopenLogRequest, ReopenLogResponse, Slot, State, TimelineStep,
+    ContainerInspect, InspectRequest, PodInspect, ProcessInfo, ProcessesRequest, ProcessesResponse, ReopenLogRequest,
+    ReopenLogResponse, Slot, State, TimelineStep,
 };
 pub use pod_ttrpc::{Pod, PodClient, create_pod};

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::api;
-use crate::types::{ContainerInspect, Exit, PodInspect, Slot, Status, TimelineStep};
+use crate::types::{ContainerInspect, Exit, PodInspect, ProcessInfo, Slot, Status, TimelineStep};
 
 impl From<api::PodInspect> for PodInspect {
     fn from(pod: api::PodInspect) -> Self {
@@ -35,12 +35,35 @@ impl From<api::ContainerInspect> for ContainerInspect {
         let status = match container.state.enum_value() {
             Ok(api::State::CREATED) => Status::Created,
             Ok(api::State::RUNNING) => Status::Running,
+            Ok(api::State::PAUSED) => Status::Paused,
             Ok(api::State::STOPPED) => Status::Stopped,
             Ok(api::State::STATE_UNSPECIFIED) | Err(_) => Status::Unknown,
         };
         let exit = (status == Status::Stopped)
             .then(|| Exit { code: container.exit_code, at: wall_clock(container.exited_at_ns) });
         Self { id: container.id, pid: container.pid, status, exit, oom_killed: container.oom_killed }
+    }
+}
+
+impl From<api::ProcessInfo> for ProcessInfo {
+    fn from(info: api::ProcessInfo) -> Self {
+        Self {
+            pid: info.pid,
+            parent_pid: info.parent_pid,
+            container_pid: info.container_pid,
+            uid: info.uid,
+            gid: info.gid,
+            state: info.state,
+            threads: info.threads,
+            nice: info.nice,
+            elapsed_ms: info.elapsed_ms,
+            cpu_ms: info.cpu_ms,
+            resident_bytes: info.resident_bytes,
+            virtual_bytes: info.virtual_bytes,
+            terminal: info.terminal,
+            name: info.name,
+            command: info.command,
+        }
     }
 }
 

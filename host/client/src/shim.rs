@@ -17,11 +17,11 @@ use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{self, Context};
 
-use crate::api::{InspectRequest, PodClient, ReopenLogRequest};
+use crate::api::{InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest};
 use crate::dirs::Dirs;
 use crate::error::{ConnectError, TaskError};
 use crate::time::from_timestamp;
-use crate::types::{CreateTask, Exit, IoStats, PodInspect, Stats, Status, Stdio, TaskState};
+use crate::types::{CreateTask, Exit, IoStats, NetworkStats, PodInspect, ProcessInfo, Stats, Status, Stdio, TaskState};
 use crate::{METRICS_TYPE_URL, PROCESS_TYPE_URL, RESOURCES_TYPE_URL};
 
 /// A connection to the shim of one pod. Clones share it; calls may run at the same time.
@@ -137,6 +137,18 @@ impl Shim {
         Ok(())
     }
 
+    /// Stops every process of a running container where it stands.
+    pub async fn pause(&self, id: &str) -> Result<(), TaskError> {
+        self.task.pause(no_deadline(), &api::PauseRequest { id: id.into(), ..Default::default() }).await?;
+        Ok(())
+    }
+
+    /// Lets the processes of a paused container go on.
+    pub async fn resume(&self, id: &str) -> Result<(), TaskError> {
+        self.task.resume(no_deadline(), &api::ResumeRequest { id: id.into(), ..Default::default() }).await?;
+        Ok(())
+    }
+
     /// Sets the size of a process's terminal.
     pub async fn resize(&self, id: &str, exec: Option<&str>, rows: u32, columns: u32) -> Result<(), TaskError> {
         let request = api::ResizePtyRequest {
@@ -170,6 +182,7 @@ impl Shim {
         let status = match answer.status.enum_value() {
             Ok(api::Status::CREATED) => Status::Created,
             Ok(api::Status::RUNNING) => Status::Running,
+            Ok(api::Status::PAUSED) => Status::Paused,
             Ok(api::Status::STOPPED) => Status::Stopped,
             _ => Status::Unknown,
         };
@@ -182,6 +195,13 @@ impl Shim {
         let request = api::PidsRequest { id: id.into(), ..Default::default() };
         let answer = self.task.pids(no_deadline(), &request).await?;
         Ok(answer.processes.into_iter().map(|process| process.pid).collect())
+    }
+
+    /// What a container's processes are doing.
+    pub async fn processes(&self, id: &str) -> Result<Vec<ProcessInfo>, TaskError> {
+        let request = ProcessesRequest { container_id: id.into(), ..Default::default() };
+        let answer = self.extra.processes(no_deadline(), &request).await?;
+        Ok(answer.processes.into_iter().map(Into::into).collect())
     }
 
     /// Resource use of a container, or of the whole pod under the sandbox's id. Still answered for a container that
@@ -285,6 +305,17 @@ fn stats(metrics: Metrics) -> Stats {
                 write_bytes: entry.wbytes,
                 read_operations: entry.rios,
                 write_operations: entry.wios,
+            })
+            .collect(),
+        network: metrics
+            .network
+            .into_iter()
+            .map(|interface| NetworkStats {
+                name: interface.name,
+                received_bytes: interface.rx_bytes,
+                received_packets: interface.rx_packets,
+                sent_bytes: interface.tx_bytes,
+                sent_packets: interface.tx_packets,
             })
             .collect(),
     }

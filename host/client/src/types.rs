@@ -40,6 +40,7 @@ pub struct Exit {
 pub enum Status {
     Created,
     Running,
+    Paused,
     Stopped,
     Unknown,
 }
@@ -73,6 +74,42 @@ pub struct Stats {
     /// `u64::MAX` = no limit.
     pub pids_limit: u64,
     pub io: Vec<IoStats>,
+    /// Of the whole pod, with the sandbox's.
+    pub network: Vec<NetworkStats>,
+}
+
+/// Traffic of one interface of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NetworkStats {
+    pub name: String,
+    pub received_bytes: u64,
+    pub received_packets: u64,
+    pub sent_bytes: u64,
+    pub sent_packets: u64,
+}
+
+/// One process of a container, as the guest shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProcessInfo {
+    /// In the guest's initial pid namespace, as `parent_pid`.
+    pub pid: u32,
+    pub parent_pid: u32,
+    /// In the innermost pid namespace that it is in.
+    pub container_pid: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// R, S, D, T, Z, ...
+    pub state: String,
+    pub threads: u32,
+    pub nice: i32,
+    pub elapsed_ms: u64,
+    pub cpu_ms: u64,
+    pub resident_bytes: u64,
+    pub virtual_bytes: u64,
+    /// `pts/0`; empty when it has none.
+    pub terminal: String,
+    pub name: String,
+    pub command: String,
 }
 
 /// Traffic with one block device.

@@ -81,6 +81,22 @@ fn number(text: &str) -> Result<Option<u32>, UserError> {
     }
 }
 
+/// What the image calls a user id, when that is fit to be shown.
+pub(crate) fn user_name(uid: u32, passwd: &str) -> Option<String> {
+    passwd_entries(passwd).find(|entry| entry.uid == uid).and_then(|entry| shown(entry.name))
+}
+
+/// The same for a group id.
+pub(crate) fn group_name(gid: u32, group: &str) -> Option<String> {
+    group_entries(group).find(|entry| entry.gid == gid).and_then(|entry| shown(entry.name))
+}
+
+/// The image may hold anything, also what would move a terminal's cursor.
+fn shown(name: &str) -> Option<String> {
+    let fit = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
+    fit.then(|| name.to_owned())
+}
+
 /// Resolves `USER[:GROUP]`, names or numbers; empty means uid 0.
 ///
 /// # Errors

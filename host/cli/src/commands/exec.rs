@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Set an environment variable; NAME alone takes the value from here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Set the environment variables of a file, NAME=VALUE on each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<std::path::PathBuf>,
     /// As this user, by names or numbers of the image
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -43,6 +46,10 @@ pub(crate) struct Args {
 pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<u8> {
     let found = super::find_container(&engine, &args.container).await?;
     let status = found.container.state.status;
+    if status == Status::Paused {
+        return Err(anyhow::anyhow!("container {} is not running but paused", args.container))
+            .hint(format!("let it go on first: `husk unpause {}`", args.container));
+    }
     if status != Status::Running {
         return Err(anyhow::anyhow!("container {} is not running but {}", args.container, status.as_str()))
             .hint("`husk ps` shows what runs; `husk logs` what it wrote");
@@ -96,7 +103,7 @@ fn process(engine: &Engine, found: &Found, args: &Args) -> anyhow::Result<oci_sp
     };
     let inputs = ExecInputs {
         args: args.command.clone(),
-        env: flags::env::<&str>(&args.env, &[])?,
+        env: flags::env(&args.env, &args.env_file)?,
         workdir: args.workdir.clone(),
         terminal: args.tty,
         user,

@@ -49,8 +49,10 @@ fn inspect(engine: &Engine, found: &Found) -> Value {
         "Args": container.command.get(1..),
         "State": {
             "Status": state.status.as_str(),
-            "Running": state.status == crate::pods::record::Status::Running,
+            "Running": state.has_processes(),
+            "Paused": state.status == crate::pods::record::Status::Paused,
             "Restarting": state.status == crate::pods::record::Status::Restarting,
+            "Ready": container.is_ready(),
             "OOMKilled": state.oom_killed,
             "Pid": state.pid.unwrap_or_default(),
             "ExitCode": state.exit_code.unwrap_or_default(),
@@ -69,6 +71,7 @@ fn inspect(engine: &Engine, found: &Found) -> Value {
         "Mounts": mounts,
         "LogPath": dir.log(&container.short_name),
         "BundlePath": dir.bundle(&container.id),
+        "Health": container.health,
         "Config": {
             "Hostname": pod.hostname,
             "User": process.as_ref().map(|p| format!("{}:{}", p.user().uid(), p.user().gid())),

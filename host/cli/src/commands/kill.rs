@@ -2,9 +2,11 @@
 
 use anyhow::Context as _;
 
+use super::pause;
 use crate::engine::Engine;
 use crate::output;
 use crate::pods::record::Status;
+use crate::pods::teardown;
 use crate::terminal::signals;
 
 /// Send a signal to containers
@@ -23,10 +25,14 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<()> {
         let engine = engine.clone();
         async move {
             let found = super::find_container(&engine, &name).await?;
-            let state = found.container.state.status;
-            anyhow::ensure!(state == Status::Running, "container {name} is not running but {}", state.as_str());
+            let state = &found.container.state;
+            anyhow::ensure!(state.has_processes(), "container {name} is not running but {}", state.status.as_str());
             let shim = engine.connect(&found.pod.id).await?.context("the container's pod is not running")?;
             shim.kill(&found.container.id, None, signal, false).await?;
+            if state.status == Status::Paused {
+                teardown::thaw(&shim, &found.container.id).await;
+                pause::note(&engine, &found, Status::Paused, Status::Running)?;
+            }
             output::print(&name)
         }
     })

@@ -63,6 +63,7 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> 
             let mut plans = kube::read(&read(&file)?, &config_maps)?;
             for plan in &mut plans {
                 flags::choose(&mut plan.network, network.as_deref()).with_context(|| format!("pod {}", plan.name))?;
+                reachable(plan)?;
             }
             let mut signals = Forwarded::catch().context("cannot catch signals")?;
             let pods = tokio::select! {
@@ -75,6 +76,21 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> 
             };
             if wait { wait_and_remove(&engine, &pods, &mut signals).await } else { Ok(0) }
         }
+    }
+}
+
+/// What asks the pod at its address needs one.
+fn reachable(plan: &PodPlan) -> anyhow::Result<()> {
+    if !plan.network.is_none() {
+        return Ok(());
+    }
+    match plan.containers.iter().find_map(|c| Some((&c.name, c.health.needs_network()?))) {
+        None => Ok(()),
+        Some((name, field)) => Err(anyhow::anyhow!(
+            "pod {}: {field} of container {name} is asked at the pod's address, and a pod without a network has none",
+            plan.name
+        ))
+        .hint("leave `--network none` (or HUSK_NETWORK) away, or let it run a command (exec)"),
     }
 }
 

@@ -10,15 +10,19 @@ mod kill;
 mod kube;
 mod load;
 mod logs;
+mod pause;
 mod pod;
 mod ps;
 mod pull;
 mod rm;
 mod rmi;
 mod run;
+mod stats;
 mod stop;
 mod supervise;
 mod tag;
+mod top;
+mod update;
 mod version;
 mod volume;
 mod wait;
@@ -57,6 +61,11 @@ pub(crate) enum Command {
     Wait(wait::Args),
     Stop(stop::Args),
     Kill(kill::Args),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
+    Top(top::Args),
+    Stats(stats::Args),
+    Update(update::Args),
     Rm(rm::Args),
     #[command(subcommand)]
     Pod(pod::Command),
@@ -96,6 +105,11 @@ async fn with_engine(command: Command, engine: Engine) -> anyhow::Result<u8> {
         Command::Wait(args) => wait::run(engine, args).await?,
         Command::Stop(args) => stop::run(engine, args).await?,
         Command::Kill(args) => kill::run(engine, args).await?,
+        Command::Pause(args) => pause::pause(engine, args).await?,
+        Command::Unpause(args) => pause::unpause(engine, args).await?,
+        Command::Top(args) => top::run(engine, args).await?,
+        Command::Stats(args) => stats::run(engine, args).await?,
+        Command::Update(args) => update::run(engine, args).await?,
         Command::Rm(args) => rm::run(engine, args).await?,
         Command::Pod(command) => pod::run(engine, command).await?,
         Command::Kube(command) => return kube::run(engine, command).await,

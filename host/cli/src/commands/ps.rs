@@ -62,9 +62,16 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<()> {
 pub(super) fn status(container: &ContainerRecord) -> String {
     let state = &container.state;
     let code = state.exit_code.unwrap_or_default();
+    let ready = match state.ready {
+        Some(true) => " (ready)",
+        Some(false) => " (not ready)",
+        None => "",
+    };
     match (state.status, state.started, state.finished) {
-        (Status::Running, Some(started), _) => format!("Up {}", human::since(started)),
-        (Status::Running, None, _) => "Up".to_owned(),
+        (Status::Running, Some(started), _) => format!("Up {}{ready}", human::since(started)),
+        (Status::Running, None, _) => format!("Up{ready}"),
+        (Status::Paused, Some(started), _) => format!("Up {} (Paused)", human::since(started)),
+        (Status::Paused, None, _) => "Up (Paused)".to_owned(),
         (Status::Restarting, ..) => format!("Restarting ({code})"),
         (Status::Exited, _, Some(finished)) => format!("Exited ({code}) {}", human::ago(finished)),
         (Status::Exited, ..) => format!("Exited ({code})"),
@@ -88,6 +95,7 @@ fn listed(pod: &PodRecord, container: &ContainerRecord) -> serde_json::Value {
         "CreatedAt": container.created,
         "State": container.state.status.as_str(),
         "Status": status(container),
+        "Ready": container.is_ready(),
         "ExitCode": container.state.exit_code.unwrap_or_default(),
         "Exited": container.state.status == Status::Exited,
         "OOMKilled": container.state.oom_killed,

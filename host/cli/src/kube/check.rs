@@ -99,10 +99,13 @@ impl Walk {
         let wanted = match (shape, &node.value) {
             (Shape::Text, Node::Text(_)) | (Shape::Flag, Node::Flag(_)) => return,
             (Shape::Quantity, Node::Text(_) | Node::Number(_)) => return,
+            (Shape::WholeOrText, Node::Text(_)) => return,
+            (Shape::WholeOrText, Node::Number(n)) if n.is_i64() => return,
             (Shape::Whole, Node::Number(n)) if n.is_i64() => return,
             (Shape::Text, _) => "text (put it in quotes)",
             (Shape::Flag, _) => "true or false",
             (Shape::Whole, _) => "a whole number",
+            (Shape::WholeOrText, _) => "a number or text",
             (Shape::Quantity, _) => "a quantity such as 128Mi or 500m",
             (Shape::List(each), Node::List(items)) => {
                 for (index, item) in items.iter().enumerate() {

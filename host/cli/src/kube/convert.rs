@@ -8,9 +8,10 @@ use super::downward::Downward;
 use super::env::Environment;
 use super::names::{DNS_RULE, is_dns_label, is_dns_subdomain};
 use super::objects::{Object, ObjectKind, Objects};
-use super::{limits, network, security, volumes};
+use super::{health, limits, network, security, volumes};
 use crate::pods::ids;
 use crate::pods::plan::{ContainerPlan, ExitPolicy, Kind, PodPlan, PullPolicy, RestartPolicy, VolumePlan};
+use crate::terminal::signals;
 
 /// Grace between SIGTERM and SIGKILL when the manifest does not say, seconds: podman's, not Kubernetes' 30. Many a
 /// first process ignores SIGTERM, and somebody is waiting at a prompt.
@@ -141,6 +142,7 @@ fn containers(
             (false, _) => Kind::App,
         };
         let mut plan = self::container(container, &path, context, volumes, problems);
+        plan.health = health::health(container, kind, &path, problems);
         security::apply(
             &mut plan,
             spec.security_context.as_ref(),
@@ -217,12 +219,18 @@ fn container(
         limits: limits::limits(container.resources.as_ref(), path, problems),
         terminal: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),
+        stop_signal: stop_signal(container, path, problems),
         image,
         env: env.pairs,
         secret_env: env.secret,
         secret_words,
         ..ContainerPlan::default()
     }
+}
+
+fn stop_signal(container: &Container, path: &str, problems: &mut Problems) -> Option<u32> {
+    let name = container.lifecycle.as_ref()?.stop_signal.as_ref()?;
+    signals::parse(name).map_err(|error| problems.add(&format!("{path}.lifecycle.stopSignal"), error)).ok()
 }
 
 pub(super) fn pull_policy(policy: Option<&str>, image: &str, path: &str, problems: &mut Problems) -> PullPolicy {

@@ -9,6 +9,7 @@ mod convert;
 mod downward;
 mod env;
 mod expand;
+mod health;
 mod limits;
 mod names;
 mod network;

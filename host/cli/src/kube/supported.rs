@@ -3,8 +3,10 @@
 //! One table per object, in the order of the Kubernetes API reference. A field that is in no table is refused too,
 //! with a general text; an entry of kind [`Rule::Refuse`] exists only to say something more useful.
 
+mod health;
 mod volumes;
 
+use health::{LIFECYCLE, PROBE};
 use volumes::{VOLUME, VOLUME_DEVICE, VOLUME_MOUNT};
 
 /// What a value must look like.
@@ -13,6 +15,8 @@ pub(super) enum Shape {
     Text,
     Flag,
     Whole,
+    /// A port by its number or name.
+    WholeOrText,
     /// A Kubernetes quantity: text, or a plain number.
     Quantity,
     List(&'static Shape),
@@ -57,7 +61,6 @@ const fn off(name: &'static str, advice: &'static str) -> Field {
 const TEXTS: Shape = Shape::List(&Shape::Text);
 const LABELS: Shape = Shape::Names(&Shape::Text);
 
-const NO_PROBES: &str = "nothing probes containers here; remove it";
 const NO_HOST_NAMESPACE: &str = "a pod has a kernel of its own and no way to the host's namespaces; remove it";
 const NO_TOKENS: &str = "there is no API server that would issue or know it; remove it";
 const NO_SECCOMP: &str = "seccomp profiles are not applied yet; remove it";
@@ -150,10 +153,10 @@ const CONTAINER: &[Field] = &[
     take("securityContext", Shape::Object(SECURITY)),
     off("stdinOnce", "standard input stays open; remove it"),
     take("envFrom", Shape::List(&Shape::Object(ENV_FROM))),
-    refuse("livenessProbe", NO_PROBES),
-    refuse("readinessProbe", NO_PROBES),
-    refuse("startupProbe", NO_PROBES),
-    refuse("lifecycle", "hooks are not run; do it in the container's command"),
+    take("livenessProbe", Shape::Object(PROBE)),
+    take("readinessProbe", Shape::Object(PROBE)),
+    take("startupProbe", Shape::Object(PROBE)),
+    take("lifecycle", Shape::Object(LIFECYCLE)),
     refuse("restartPolicy", "only init containers take it (Always makes a sidecar); set spec.restartPolicy"),
     refuse("terminationMessagePath", "the message is not collected; remove it"),
     refuse("terminationMessagePolicy", "the message is not collected; remove it"),
@@ -181,10 +184,10 @@ const INIT_CONTAINER: &[Field] = &[
     },
     off("stdinOnce", "standard input stays open; remove it"),
     take("envFrom", Shape::List(&Shape::Object(ENV_FROM))),
-    refuse("livenessProbe", NO_PROBES),
-    refuse("readinessProbe", NO_PROBES),
-    refuse("startupProbe", NO_PROBES),
-    refuse("lifecycle", "hooks are not run; do it in the container's command"),
+    take("livenessProbe", Shape::Object(PROBE)),
+    take("readinessProbe", Shape::Object(PROBE)),
+    take("startupProbe", Shape::Object(PROBE)),
+    take("lifecycle", Shape::Object(LIFECYCLE)),
 ];
 
 const ENV: &[Field] =

@@ -2,6 +2,7 @@ use super::*;
 use crate::network::plan::BandwidthPlan;
 use crate::pods::plan::{Access, ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy, VolumeSource};
 
+mod health;
 mod volumes;
 
 fn manifest(text: &str) -> Source {
@@ -151,8 +152,6 @@ fn ports_that_cannot_be_are_named() {
 #[test]
 fn fields_that_cannot_be_honoured_are_each_named() {
     for (extra, spec, expected) in [
-        ("livenessProbe:\n  exec:\n    command: [x]", "", "spec.containers[0].livenessProbe"),
-        ("lifecycle:\n  preStop:\n    exec:\n      command: [x]", "", "spec.containers[0].lifecycle"),
         (
             "securityContext:\n  privileged: true",
             "",

@@ -29,6 +29,23 @@ pub(crate) fn ago(time: Timestamp) -> String {
     format!("{} ago", since(time))
 }
 
+/// `part` of `whole` in hundredths of a per cent: `12.34`.
+pub(crate) fn per_cent(part: u64, whole: u64) -> String {
+    let scaled = u128::from(part).saturating_mul(10_000).checked_div(u128::from(whole)).unwrap_or(0);
+    format!("{}.{:02}", scaled / 100, scaled % 100)
+}
+
+/// Time spent, as ps prints it: `02:05`, `01:00:00`, `2-01:00:00`.
+pub(crate) fn clock(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let seconds = seconds % 60;
+    match (days, hours) {
+        (0, 0) => format!("{minutes:02}:{seconds:02}"),
+        (0, _) => format!("{hours:02}:{minutes:02}:{seconds:02}"),
+        _ => format!("{days}-{hours:02}:{minutes:02}:{seconds:02}"),
+    }
+}
+
 /// Decimal units as podman prints images: `4.26 MB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -91,6 +108,19 @@ mod tests {
         {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn shares_and_times_are_said_as_ps_says_them() {
+        assert_eq!(
+            (per_cent(1, 3).as_str(), per_cent(5, 2).as_str(), per_cent(1, 0).as_str()),
+            ("33.33", "250.00", "0.00")
+        );
+        assert_eq!(per_cent(u64::MAX, 1), "1844674407370955161500.00");
+        assert_eq!(
+            (clock(125).as_str(), clock(3600).as_str(), clock(176_400).as_str()),
+            ("02:05", "01:00:00", "2-01:00:00")
+        );
     }
 
     #[test]

@@ -4,9 +4,20 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 /// `rows` under `headings`, ready to print.
 pub(crate) fn render<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    render_list(headings, rows.into_iter().map(Vec::from))
+}
+
+/// The same for columns that the user chooses.
+pub(crate) fn render_list<'a>(
+    headings: impl IntoIterator<Item = &'a str>,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     // Never wrapped: a line is a thing, for people and for awk.
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(headings);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(headings.into_iter().collect::<Vec<_>>());
     for row in rows {
         table.add_row(row);
     }

@@ -222,6 +222,21 @@ impl PodDir {
         serde_json::from_slice(&text).map_err(|e| DirectoryError::Malformed { path, cause: e.to_string() })
     }
 
+    /// Changes the bundle that a container's next run begins with, under the pod's lock.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::Gone`] when the pod has been removed.
+    pub(crate) fn change_spec(&self, id: &str, change: impl FnOnce(&mut Spec)) -> Result<(), DirectoryError> {
+        if !self.path.join(RECORD).exists() {
+            return Err(DirectoryError::Gone);
+        }
+        let _lock = lock_file(&self.path.join("pod.lock"))?;
+        let mut spec = self.spec(id)?;
+        change(&mut spec);
+        write_bundle(&self.bundle(id), &spec)
+    }
+
     /// Removes a container's bundle, log and record.
     pub(crate) fn remove_container(&self, id: &str) -> Result<(), DirectoryError> {
         let mut short_name = None;

@@ -6,15 +6,16 @@
 //! finds out the truth from the shim and the record (`observe`).
 //!
 //! - `plan`: what a user asked for; `prepare`: images and specs made of it; `record`, `directory`: what is kept;
-//! - `boot`, `runner`, `supervisor`, `backoff`: running it; `teardown`: ending and removing it;
+//! - `boot`, `runner`, `supervisor`, `backoff`, `health`: running it; `teardown`: ending and removing it;
 //! - `lookup`, `observe`: finding pods and containers, and their present state;
-//! - `volumes`: named volumes; `host_path`: paths of the host; `atomic_writer`: files that husk writes for pods.
+//! - `vmm`: what a pod costs the host; `volumes`: named volumes; `host_path`: paths of the host; `atomic_writer`: files that husk writes for pods.
 
 pub(crate) mod atomic_writer;
 pub(crate) mod backoff;
 pub(crate) mod boot;
 pub(crate) mod detach;
 pub(crate) mod directory;
+pub(crate) mod health;
 pub(crate) mod host_path;
 pub(crate) mod ids;
 pub(crate) mod lookup;
@@ -26,4 +27,5 @@ pub(crate) mod record;
 pub(crate) mod runner;
 pub(crate) mod supervisor;
 pub(crate) mod teardown;
+pub(crate) mod vmm;
 pub(crate) mod volumes;

@@ -2,6 +2,7 @@
 //!
 //! A plan names images and users as the user did; [`crate::spec`] makes OCI specs of it once the images are known.
 
+mod health;
 mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::plan::NetworkPlan;
 
+pub(crate) use health::{Action, HealthPlan, HttpGet, Probe};
 pub(crate) use storage::{
     Access, DevicePlan, HostPath, HostPathKind, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource,
     Propagation, VolumePlan, VolumeSource,
@@ -119,6 +121,7 @@ pub(crate) struct ContainerPlan {
     pub(crate) stop_timeout: u64,
     pub(crate) restart: RestartPolicy,
     pub(crate) auto_remove: bool,
+    pub(crate) health: HealthPlan,
     pub(crate) labels: BTreeMap<String, String>,
 }
 

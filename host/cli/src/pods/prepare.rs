@@ -178,6 +178,7 @@ async fn container(parts: &mut Parts<'_>, pod_id: &str, plan: &ContainerPlan) ->
         stop_timeout: plan.stop_timeout,
         restart: plan.restart,
         auto_remove: plan.auto_remove,
+        health: plan.health.clone(),
         labels: plan.labels.clone(),
         wanted: Wanted::Run,
         state: super::record::State::default(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{ExitPolicy, Kind, RestartPolicy};
+use super::plan::{ExitPolicy, HealthPlan, Kind, RestartPolicy};
 use super::process::ProcessId;
 use crate::network::plan::NetworkPlan;
 
@@ -107,6 +107,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) stop_timeout: u64,
     pub(crate) restart: RestartPolicy,
     pub(crate) auto_remove: bool,
+    #[serde(default)]
+    pub(crate) health: HealthPlan,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) wanted: Wanted,
     pub(crate) state: State,
@@ -137,6 +139,9 @@ pub(crate) struct State {
     pub(crate) restarts: u32,
     /// When the back-off ends.
     pub(crate) next_start: Option<Timestamp>,
+    /// What startup and readiness probe say of this run; absent where there are none.
+    #[serde(default)]
+    pub(crate) ready: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +151,8 @@ pub(crate) enum Status {
     #[default]
     Created,
     Running,
+    /// Every process of it stands still.
+    Paused,
     /// Ended, and to be started again after a back-off.
     Restarting,
     Exited,
@@ -156,6 +163,7 @@ impl Status {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Restarting => "restarting",
             Self::Exited => "exited",
         }
@@ -184,16 +192,27 @@ impl State {
             message,
             restarts: self.restarts,
             next_start: None,
+            ready: None,
         };
     }
 
     /// Running, or about to be started again.
     pub(crate) fn is_active(&self) -> bool {
-        matches!(self.status, Status::Running | Status::Restarting)
+        self.has_processes() || self.status == Status::Restarting
+    }
+
+    /// Running, if only paused.
+    pub(crate) fn has_processes(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Paused)
     }
 }
 
 impl ContainerRecord {
+    /// Running, and as far as its readiness probe says, ready to serve.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state.status == Status::Running && self.state.ready != Some(false)
+    }
+
     /// There will be no restart after all.
     pub(crate) fn stays_ended(&mut self) {
         if self.state.status == Status::Restarting {
@@ -216,7 +235,7 @@ impl PodRecord {
     pub(crate) fn end(&mut self, phase: Phase, message: Option<String>, at: Timestamp) {
         for container in self.containers.iter_mut().filter(|c| c.state.is_active()) {
             match container.state.status {
-                Status::Running => container.state.exited(137, false, at, message.clone()),
+                Status::Running | Status::Paused => container.state.exited(137, false, at, message.clone()),
                 _ => container.state.status = Status::Exited,
             }
             container.state.next_start = None;

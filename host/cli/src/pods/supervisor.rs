@@ -4,6 +4,7 @@
 //! One task per container. What the user wants is read from the record each time before something is started, so
 //! `husk stop` needs no way to talk to a supervisor.
 
+mod attend;
 mod container;
 
 use std::sync::Arc;

@@ -9,9 +9,11 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::directory::{DirectoryError, PodDir};
+use super::health::Target;
 use super::lookup::Found;
 use super::observe;
-use super::record::{ContainerRecord, Phase, PodRecord, Status, Wanted};
+use super::plan::Kind;
+use super::record::{ContainerRecord, Phase, PodRecord, Wanted};
 use super::runner;
 use crate::engine::Engine;
 use crate::network;
@@ -23,6 +25,8 @@ const SANDBOX_END: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long a killed container may take to be gone.
 const KILL_END: Duration = Duration::from_secs(10);
+/// What is left for the stop signal when a hook, or the containers before, took all of the grace; kubelet's.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(25);
 
 /// Stops a container: its stop signal, SIGKILL after the grace, and no restart.
@@ -35,7 +39,7 @@ pub(crate) async fn stop_container(engine: &Engine, found: &Found, grace: Durati
     let container = &found.container;
     dir.update(|record| set_wanted(record, &container.id, Wanted::Stop))?;
     if let Some(shim) = engine.connect(&found.pod.id).await? {
-        end_task(&shim, container, grace).await?;
+        end_task(&Target::of(&shim, &dir, &found.pod), container, grace).await?;
     }
     settle(engine, &dir, &container.id).await
 }
@@ -45,18 +49,36 @@ pub(crate) async fn signal_end(engine: &Engine, found: &Found, grace: Duration) 
     let dir = engine.pods.open(&found.pod.id);
     dir.update(|record| set_wanted(record, &found.container.id, Wanted::Stop))?;
     if let Some(shim) = engine.connect(&found.pod.id).await? {
-        end_task(&shim, &found.container, grace).await?;
+        end_task(&Target::of(&shim, &dir, &found.pod), &found.container, grace).await?;
     }
     Ok(())
 }
 
-/// Signals a task and waits for its end, bounded.
-async fn end_task(shim: &Shim, container: &ContainerRecord, grace: Duration) -> Result<(), TaskError> {
-    let id = &container.id;
+/// Ends a task and waits for that, bounded: its preStop hook and its stop signal, together within the grace, and
+/// SIGKILL.
+pub(crate) async fn end_task(target: &Target, container: &ContainerRecord, grace: Duration) -> Result<(), TaskError> {
+    let (shim, id) = (&target.shim, &container.id);
+    let grace = match &container.health.pre_stop {
+        Some(hook) if !grace.is_zero() => {
+            thaw(shim, id).await;
+            let began = Instant::now();
+            let done = tokio::select! {
+                done = target.act(container, hook, grace) => done,
+                // It may end by itself, or by what the hook does.
+                _ = shim.wait(id, None) => Ok(()),
+            };
+            if let Err(failure) = done {
+                tracing::warn!("container {}: its preStop hook failed: {failure}", container.name);
+            }
+            grace.saturating_sub(began.elapsed()).max(LEAST_GRACE)
+        }
+        _ => grace,
+    };
     let first = if grace.is_zero() { signals::KILL } else { container.stop_signal };
     if !alive(shim.kill(id, None, first, false).await)? {
         return Ok(());
     }
+    thaw(shim, id).await;
     if timeout(if grace.is_zero() { KILL_END } else { grace }, shim.wait(id, None)).await.is_ok() {
         return Ok(());
     }
@@ -65,6 +87,13 @@ async fn end_task(shim: &Shim, container: &ContainerRecord, grace: Duration) -> 
         let _ = timeout(KILL_END, shim.wait(id, None)).await;
     }
     Ok(())
+}
+
+/// A paused container takes its signal once it goes on. Nothing happens to one that is not paused.
+pub(crate) async fn thaw(shim: &Shim, id: &str) {
+    if let Err(error) = shim.resume(id).await {
+        tracing::debug!("container {id}: {error}");
+    }
 }
 
 /// Whether there was still something to signal.
@@ -98,22 +127,25 @@ async fn settle(engine: &Engine, dir: &PodDir, id: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Stops every container of a pod at once, sidecars after the others, and then its VM.
+/// Stops every container of a pod: all but the sidecars at once, then those in the reverse order of their start, and
+/// then its VM.
 pub(crate) async fn stop_pod(engine: &Engine, pod: &PodRecord, grace: Option<Duration>) -> anyhow::Result<()> {
     let dir = engine.pods.open(&pod.id);
     let record = dir.update(|record| record.containers.iter_mut().for_each(|c| c.wanted = Wanted::Stop))?;
     if let Some(shim) = engine.connect(&pod.id).await? {
-        let (sidecars, others): (Vec<_>, Vec<_>) =
-            record.containers.iter().partition(|c| c.kind == super::plan::Kind::Sidecar);
-        for group in [others, sidecars] {
-            let ends = group.into_iter().filter(|c| c.state.status == Status::Running).map(|container| {
-                let shim = shim.clone();
-                let grace = grace.unwrap_or(Duration::from_secs(container.stop_timeout));
-                async move { end_task(&shim, container, grace).await }
-            });
-            for result in join_all(ends).await {
-                result?;
-            }
+        let target = Target::of(&shim, &dir, &record);
+        let running = record.containers.iter().filter(|c| c.state.has_processes());
+        let (sidecars, others): (Vec<_>, Vec<_>) = running.partition(|c| c.kind == Kind::Sidecar);
+        let grace_of = |c: &ContainerRecord| grace.unwrap_or(Duration::from_secs(c.stop_timeout));
+        let began = Instant::now();
+        for result in join_all(others.into_iter().map(|c| end_task(&target, c, grace_of(c)))).await {
+            result?;
+        }
+        // One after the other, the last started first, in what is left of the pod's time.
+        for container in sidecars.into_iter().rev() {
+            let grace = grace_of(container);
+            let left = grace.saturating_sub(began.elapsed()).max(LEAST_GRACE.min(grace));
+            end_task(&target, container, left).await?;
         }
     }
     // A supervisor that is alive now records the ends and finishes the pod itself.
@@ -205,6 +237,12 @@ pub(crate) async fn purge(engine: &Engine, pod: &str, bundle: &Path) {
 async fn end_sandbox(shim: &Shim, pod: &str) -> Result<(), TaskError> {
     if alive(shim.kill(pod, None, signals::TERM, false).await)? {
         shim.wait(pod, None).await?;
+    }
+    // Whoever looked after the containers deletes them, unless it has died, or waits for a reader of its output; and
+    // while there is one the shim does not end.
+    for container in shim.inspect().await.map(|inspect| inspect.containers).unwrap_or_default() {
+        let _ = shim.wait(&container.id, None).await;
+        let _ = shim.delete(&container.id, None).await;
     }
     match shim.delete(pod, None).await {
         Ok(_) | Err(TaskError::NotFound(_)) => {}

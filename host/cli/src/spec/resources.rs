@@ -49,6 +49,65 @@ pub(super) fn container(limits: &Limits) -> LinuxResources {
     resources
 }
 
+/// Limits that `husk update` changes; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    pub(crate) memory_reservation: Option<u64>,
+    /// Thousandths of a CPU.
+    pub(crate) cpu_milli: Option<u64>,
+    /// Microseconds in a period; -1 = no limit.
+    pub(crate) cpu_quota: Option<i64>,
+    pub(crate) cpu_period: Option<u64>,
+    pub(crate) cpu_shares: Option<u64>,
+    pub(crate) cpuset: Option<String>,
+    /// -1 = no limit.
+    pub(crate) pids: Option<i64>,
+}
+
+impl Change {
+    /// Writes them over those of `resources`.
+    pub(crate) fn apply(&self, resources: &mut LinuxResources) {
+        let bytes = |value: Option<u64>| value.and_then(|bytes| i64::try_from(bytes).ok());
+        if self.memory.is_some() || self.memory_reservation.is_some() {
+            let mut memory = *resources.memory();
+            let memory = memory.get_or_insert_default();
+            if let Some(limit) = bytes(self.memory) {
+                memory.set_limit(Some(limit)).set_swap(Some(limit));
+            }
+            if let Some(reservation) = bytes(self.memory_reservation) {
+                memory.set_reservation(Some(reservation));
+            }
+            resources.set_memory(Some(*memory));
+        }
+        let mut cpu = resources.cpu().clone().unwrap_or_default();
+        if let Some(milli) = self.cpu_milli {
+            cpu.set_quota(Some(quota_us(milli))).set_period(Some(CPU_PERIOD_US));
+        }
+        if self.cpu_quota.is_some() {
+            cpu.set_quota(self.cpu_quota);
+        }
+        if self.cpu_period.is_some() {
+            cpu.set_period(self.cpu_period);
+        }
+        if self.cpu_shares.is_some() {
+            cpu.set_shares(self.cpu_shares);
+        }
+        if self.cpuset.is_some() {
+            cpu.set_cpus(self.cpuset.clone());
+        }
+        if cpu != LinuxCpu::default() {
+            resources.set_cpu(Some(cpu));
+        }
+        if let Some(limit) = self.pids {
+            let mut pids = LinuxPids::default();
+            pids.set_limit(limit);
+            resources.set_pids(Some(pids));
+        }
+    }
+}
+
 /// Memory of the pod's VM in bytes, less the shim's fixed overhead; `None` leaves the choice to the shim.
 ///
 /// By Kubernetes' rule for a pod's effective limit: what app containers and sidecars need together, or what one init

@@ -111,11 +111,24 @@ impl Image {
     /// # Errors
     /// [`UserError`].
     pub fn resolve_user(&self, spec: &str) -> Result<ResolvedUser, UserError> {
-        // An image without such a file has no names, only numbers.
-        let read = |name| {
-            let bytes = std::fs::read(self.dir.join(name)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        user::resolve(spec, &read("passwd"), &read("group"))
+        user::resolve(spec, &self.table("passwd"), &self.table("group"))
+    }
+
+    /// The name of a user id in this image.
+    #[must_use]
+    pub fn user_name(&self, uid: u32) -> Option<String> {
+        user::user_name(uid, &self.table("passwd"))
+    }
+
+    /// The name of a group id in this image.
+    #[must_use]
+    pub fn group_name(&self, gid: u32) -> Option<String> {
+        user::group_name(gid, &self.table("group"))
+    }
+
+    /// An image without such a file has no names, only numbers.
+    fn table(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.dir.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }

@@ -217,7 +217,17 @@ impl Agent for FakeAgent {
     async fn list_processes(&self, _: Request<v1::ListProcessesRequest>) -> Answer<v1::ListProcessesResponse> {
         self.enter("list").await?;
         let count = if self.behaviour.has("huge-list") { 4_000_000 } else { 1 };
-        Ok(Response::new(v1::ListProcessesResponse { pids: vec![u32::MAX; count] }))
+        Ok(Response::new(v1::ListProcessesResponse { pids: vec![u32::MAX; count], processes: Vec::new() }))
+    }
+
+    async fn pause_container(&self, _: Request<v1::PauseContainerRequest>) -> Answer<v1::PauseContainerResponse> {
+        self.enter("pause").await?;
+        Ok(Response::new(v1::PauseContainerResponse {}))
+    }
+
+    async fn resume_container(&self, _: Request<v1::ResumeContainerRequest>) -> Answer<v1::ResumeContainerResponse> {
+        self.enter("unpause").await?;
+        Ok(Response::new(v1::ResumeContainerResponse {}))
     }
 
     async fn remove_container(

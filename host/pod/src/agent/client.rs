@@ -145,9 +145,23 @@ impl Agent {
         self.call("container stats", self.client.clone().container_stats(request)).await
     }
 
-    pub(crate) async fn list_processes(&self, container_id: String) -> Result<Vec<u32>, AgentError> {
-        let request = v1::ListProcessesRequest { container_id };
-        self.call("list processes", self.client.clone().list_processes(request)).await.map(|answer| answer.pids)
+    pub(crate) async fn pause_container(&self, container_id: String) -> Result<(), AgentError> {
+        let request = v1::PauseContainerRequest { container_id };
+        self.call("pause container", self.client.clone().pause_container(request)).await.map(drop)
+    }
+
+    pub(crate) async fn resume_container(&self, container_id: String) -> Result<(), AgentError> {
+        let request = v1::ResumeContainerRequest { container_id };
+        self.call("resume container", self.client.clone().resume_container(request)).await.map(drop)
+    }
+
+    pub(crate) async fn list_processes(
+        &self,
+        container_id: String,
+        details: bool,
+    ) -> Result<v1::ListProcessesResponse, AgentError> {
+        let request = v1::ListProcessesRequest { container_id, details };
+        self.call("list processes", self.client.clone().list_processes(request)).await
     }
 
     pub(crate) async fn remove_container(&self, container_id: String) -> Result<(), AgentError> {

@@ -147,7 +147,34 @@ impl Pod {
     /// Process ids of a container as the guest's initial pid namespace numbers them.
     pub async fn pids(&self, id: &str) -> Result<Vec<u32>, ProcessError> {
         self.table.expect(id, &[Created, Running, Stopped], "listing its processes")?;
-        self.agent.list_processes(id.into()).await.map_err(|source| agent(id, source))
+        let listed = self.agent.list_processes(id.into(), false).await;
+        listed.map(|answer| answer.pids).map_err(|source| agent(id, source))
+    }
+
+    /// The same with what the guest says of each. Texts are made fit to be shown.
+    pub async fn processes(&self, id: &str) -> Result<Vec<v1::ProcessInfo>, ProcessError> {
+        self.table.expect(id, &[Created, Running, Stopped], "listing its processes")?;
+        let listed = self.agent.list_processes(id.into(), true).await.map_err(|source| agent(id, source))?;
+        let shown = |info: v1::ProcessInfo| v1::ProcessInfo {
+            state: text::printable(&info.state, 8),
+            terminal: text::printable(&info.terminal, 32),
+            name: text::printable(&info.name, 64),
+            command: text::printable(&info.command, 4096),
+            ..info
+        };
+        Ok(listed.processes.into_iter().map(shown).collect())
+    }
+
+    /// Stops every process of a running container where it stands.
+    pub async fn pause(&self, id: &str) -> Result<(), ProcessError> {
+        self.table.expect(id, &[Running], "pause")?;
+        self.agent.pause_container(id.into()).await.map_err(|source| agent(id, source))
+    }
+
+    /// Lets the processes of a paused container go on.
+    pub async fn resume(&self, id: &str) -> Result<(), ProcessError> {
+        self.table.expect(id, &[Running], "resume")?;
+        self.agent.resume_container(id.into()).await.map_err(|source| agent(id, source))
     }
 
     /// Waits for the end of a container's init or of an exec; at once when it has ended. The end of the VM ends all.

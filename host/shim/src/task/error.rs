@@ -32,7 +32,7 @@ pub(crate) enum Error {
     Streams(#[from] OpenError),
     #[error("{0}")]
     Invalid(String),
-    #[error("{0} is not supported: a pod's VM cannot be paused or checkpointed in this version")]
+    #[error("{0} is not supported: a pod's VM cannot be checkpointed in this version")]
     Unimplemented(&'static str),
     #[error("container {0}: its output does not go to a cri-log, so there is none to reopen")]
     NoLog(String),

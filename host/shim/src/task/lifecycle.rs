@@ -240,7 +240,7 @@ impl Engine {
             }
             Phase::Created { .. } if !exec.is_empty() => return Err(process.wrong_phase("signalled").into()),
             Phase::Creating => return Err(process.wrong_phase("signalled").into()),
-            Phase::Created { .. } | Phase::Starting { .. } | Phase::Running { .. } => {}
+            Phase::Created { .. } | Phase::Starting { .. } | Phase::Running { .. } | Phase::Paused { .. } => {}
         }
         if task.kind == Kind::Sandbox {
             return self.stop_sandbox(&task, signal);

@@ -1,7 +1,7 @@
 //! The pod as containerd's tasks.
 //!
 //! [`engine::Engine`] knows the pod's tasks and its VM; [`lifecycle`] takes a task from creation to deletion, each step
-//! one function; [`queries`] answers questions; [`process`] is the state machine of one process. [`service`] and
+//! one function; [`pause`] stops it in between; [`queries`] answers questions; [`process`] is the state machine of one process. [`service`] and
 //! [`pod_service`] only translate between these and the two ttrpc services.
 //!
 //! How the VM is made and how the guest is spoken to is `husk-pod`'s business.
@@ -9,6 +9,7 @@
 mod engine;
 mod error;
 mod lifecycle;
+mod pause;
 mod pod_service;
 mod process;
 mod queries;

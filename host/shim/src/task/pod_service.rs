@@ -25,6 +25,15 @@ impl api::Pod for PodService {
         Ok(self.engine.inspect())
     }
 
+    async fn processes(
+        &self,
+        _: &TtrpcContext,
+        request: api::ProcessesRequest,
+    ) -> ttrpc::Result<api::ProcessesResponse> {
+        let processes = self.engine.processes(&request.container_id).await?;
+        Ok(api::ProcessesResponse { processes, ..api::ProcessesResponse::default() })
+    }
+
     async fn reopen_log(
         &self,
         _: &TtrpcContext,

@@ -38,6 +38,10 @@ pub(super) enum Phase {
     Running {
         pid: u32,
     },
+    /// All processes of its container stand still.
+    Paused {
+        pid: u32,
+    },
     Stopped {
         pid: u32,
         exit: Exit,
@@ -59,6 +63,7 @@ impl Phase {
             Self::Created { pid }
             | Self::Starting { pid }
             | Self::Running { pid }
+            | Self::Paused { pid }
             | Self::Stopped { pid, .. }
             | Self::Deleting { pid, .. } => pid,
         }
@@ -68,7 +73,11 @@ impl Phase {
         match self {
             Self::Stopped { exit, .. } | Self::Deleted { exit } => Some(exit),
             Self::Deleting { exit, .. } => exit,
-            Self::Creating | Self::Created { .. } | Self::Starting { .. } | Self::Running { .. } => None,
+            Self::Creating
+            | Self::Created { .. }
+            | Self::Starting { .. }
+            | Self::Running { .. }
+            | Self::Paused { .. } => None,
         }
     }
 
@@ -79,6 +88,7 @@ impl Phase {
             Self::Created { .. } => "created",
             Self::Starting { .. } => "being started",
             Self::Running { .. } => "running",
+            Self::Paused { .. } => "paused",
             Self::Stopped { .. } => "stopped",
             Self::Deleting { .. } => "being deleted",
             Self::Deleted { .. } => "deleted",
@@ -193,7 +203,9 @@ impl Process {
             pumps.drained_or_idle(IDLE, FLOW).await;
         }
         let before = self.advance("stopped", |phase| match phase {
-            Phase::Created { pid } | Phase::Running { pid } => Some(Phase::Stopped { pid, exit }),
+            Phase::Created { pid } | Phase::Running { pid } | Phase::Paused { pid } => {
+                Some(Phase::Stopped { pid, exit })
+            }
             _ => None,
         });
         before.ok().map(Phase::pid)

@@ -41,11 +41,21 @@ impl Engine {
             return Ok(self.running_pod().map(|pod| pod.vmm_pid()).into_iter().collect());
         }
         match task.init.phase() {
-            Phase::Created { .. } | Phase::Starting { .. } | Phase::Running { .. } => {
+            Phase::Created { .. } | Phase::Starting { .. } | Phase::Running { .. } | Phase::Paused { .. } => {
                 Ok(self.running_pod()?.pids(id).await?)
             }
             Phase::Creating | Phase::Stopped { .. } | Phase::Deleting { .. } | Phase::Deleted { .. } => Ok(Vec::new()),
         }
+    }
+
+    /// The same with what the guest says of each.
+    pub(super) async fn processes(&self, id: &str) -> Result<Vec<api::ProcessInfo>, Error> {
+        let task = self.task(id)?;
+        if task.kind == Kind::Sandbox {
+            return Err(Error::Invalid(format!("{id} is the pod itself; ask for one of its containers")));
+        }
+        let processes = self.running_pod()?.processes(id).await?;
+        Ok(processes.into_iter().map(process).collect())
     }
 
     /// Resource use of a container, also after its end, or of the whole pod.
@@ -120,6 +130,7 @@ impl Engine {
                 let state = match phase {
                     Phase::Creating | Phase::Created { .. } => api::State::CREATED,
                     Phase::Starting { .. } | Phase::Running { .. } => api::State::RUNNING,
+                    Phase::Paused { .. } => api::State::PAUSED,
                     Phase::Stopped { .. } | Phase::Deleting { .. } | Phase::Deleted { .. } => api::State::STOPPED,
                 };
                 api::ContainerInspect {
@@ -173,6 +184,27 @@ fn timeline(requested_us: u64, boot: &BootTimeline) -> Vec<api::TimelineStep> {
         .into_iter()
         .map(|(name, at_us)| api::TimelineStep { name: name.into(), at_us, ..api::TimelineStep::default() })
         .collect()
+}
+
+fn process(info: husk_pod::v1::ProcessInfo) -> api::ProcessInfo {
+    api::ProcessInfo {
+        pid: info.pid,
+        parent_pid: info.parent_pid,
+        container_pid: info.container_pid,
+        uid: info.uid,
+        gid: info.gid,
+        state: info.state,
+        threads: info.threads,
+        nice: info.nice,
+        elapsed_ms: info.elapsed_ms,
+        cpu_ms: info.cpu_ms,
+        resident_bytes: info.resident_bytes,
+        virtual_bytes: info.virtual_bytes,
+        terminal: info.terminal,
+        name: info.name,
+        command: info.command,
+        ..api::ProcessInfo::default()
+    }
 }
 
 fn slot(slot: SlotInfo) -> api::Slot {

@@ -179,12 +179,14 @@ impl Task for TaskService {
         Ok(api::Empty::new())
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: api::PauseRequest) -> Answer<api::Empty> {
-        Err(Error::Unimplemented("pause").into())
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
+        self.whole(move |engine| async move { engine.pause(&request.id).await }).await?;
+        Ok(api::Empty::new())
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: api::ResumeRequest) -> Answer<api::Empty> {
-        Err(Error::Unimplemented("resume").into())
+    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
+        self.whole(move |engine| async move { engine.resume(&request.id).await }).await?;
+        Ok(api::Empty::new())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: api::CheckpointTaskRequest) -> Answer<api::Empty> {
@@ -196,6 +198,7 @@ fn status(phase: Phase) -> api::Status {
     match phase {
         Phase::Creating | Phase::Created { .. } | Phase::Starting { .. } => api::Status::CREATED,
         Phase::Running { .. } => api::Status::RUNNING,
+        Phase::Paused { .. } => api::Status::PAUSED,
         Phase::Stopped { .. } | Phase::Deleted { .. } => api::Status::STOPPED,
         Phase::Deleting { exit, .. } if exit.is_none() => api::Status::CREATED,
         Phase::Deleting { .. } => api::Status::STOPPED,
@@ -234,7 +237,7 @@ mod tests {
         for name in ["containerd.task.v3.Task", "containerd.task.v2.Task"] {
             assert_eq!(services[name].methods.len(), 17, "{name}");
         }
-        assert_eq!(services["husk.shim.v1.Pod"].methods.len(), 2);
+        assert_eq!(services["husk.shim.v1.Pod"].methods.len(), 3);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The guest's statistics as containerd reads them.
 
 use containerd_shim_protos::cgroups_v2::metrics::{
-    CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, PidsStat,
+    CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, NetworkStat, PidsStat,
 };
 use husk_pod::v1::ContainerStatsResponse;
 
@@ -40,7 +40,20 @@ pub(super) fn metrics(stats: &ContainerStatsResponse) -> Metrics {
             ..IOEntry::default()
         })
         .collect();
+    let network = stats.network.iter().map(|interface| NetworkStat {
+        name: interface.name.clone(),
+        rx_bytes: interface.received_bytes,
+        rx_packets: interface.received_packets,
+        rx_errors: interface.received_errors,
+        rx_dropped: interface.received_dropped,
+        tx_bytes: interface.sent_bytes,
+        tx_packets: interface.sent_packets,
+        tx_errors: interface.sent_errors,
+        tx_dropped: interface.sent_dropped,
+        ..NetworkStat::default()
+    });
     Metrics {
+        network: network.collect(),
         cpu: Some(cpu).into(),
         memory: Some(memory).into(),
         memory_events: Some(events).into(),

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::engine::Engine;
 use crate::output;
 use crate::pods::boot;
-use crate::pods::record::PodRecord;
+use crate::pods::plan::Kind;
+use crate::pods::record::{ContainerRecord, Phase, PodRecord};
 
 /// Show everything about pods, their VM and its boot, as JSON
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,19 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<()> {
         shown.push(inspect(&engine, &super::find(&engine, name).await?).await?);
     }
     output::json(&shown)
+}
+
+/// Kubernetes' conditions of a pod.
+fn conditions(pod: &PodRecord) -> Vec<Value> {
+    let initialized = pod.containers.iter().filter(|c| c.kind != Kind::App).all(|c| match c.kind {
+        Kind::Init => c.state.exit_code == Some(0),
+        _ => c.state.started.is_some(),
+    });
+    let ready = pod.phase == Phase::Running
+        && pod.containers.iter().filter(|c| c.kind != Kind::Init).all(ContainerRecord::is_ready);
+    [("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)]
+        .map(|(kind, holds)| json!({ "Type": kind, "Status": if holds { "True" } else { "False" } }))
+        .to_vec()
 }
 
 async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
@@ -45,6 +59,7 @@ async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
                 "State": {
                     "Status": c.state.status.as_str(),
                     "Pid": c.state.pid.unwrap_or_default(),
+                    "Ready": c.is_ready(),
                     "ExitCode": c.state.exit_code.unwrap_or_default(),
                     "OOMKilled": c.state.oom_killed,
                     "Error": c.state.message.clone().unwrap_or_default(),
@@ -68,6 +83,7 @@ async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
         "Hostname": pod.hostname,
         "Created": pod.created,
         "State": pod.phase,
+        "Conditions": conditions(pod),
         "Message": pod.message,
         "StartedAt": pod.started,
         "FinishedAt": pod.finished,

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::engine::Engine;
 use crate::output::{self, Format, human, table};
 use crate::pods::observe;
-use crate::pods::record::{PodRecord, Status};
+use crate::pods::record::PodRecord;
 
 /// List pods
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<()> {
         return pods.iter().try_for_each(|pod| output::print(&id(&pod.id)));
     }
     let rows = pods.iter().map(|pod| {
-        let running = pod.containers.iter().filter(|c| c.state.status == Status::Running).count();
+        let running = pod.containers.iter().filter(|c| c.state.has_processes()).count();
         let memory = pod.boot.as_ref().map_or_else(|| "-".to_owned(), |b| format!("{} MiB", b.memory_mib));
         [
             id(&pod.id),

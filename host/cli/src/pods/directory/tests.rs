@@ -20,6 +20,7 @@ pub(crate) fn container(name: &str) -> ContainerRecord {
         stop_signal: 15,
         stop_timeout: 10,
         restart: Default::default(),
+        health: crate::pods::plan::HealthPlan::default(),
         auto_remove: false,
         labels: Default::default(),
         wanted: Wanted::Run,

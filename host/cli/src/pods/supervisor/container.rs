@@ -11,6 +11,7 @@ use super::super::backoff::{self, Backoff};
 use super::super::record::{ContainerRecord, Status, Wanted};
 use super::super::runner::{self, Ended, StartError};
 use super::Supervisor;
+use super::attend::Reason;
 use crate::error;
 
 /// How often a back-off looks whether its container is still wanted.
@@ -19,8 +20,9 @@ const POLL: Duration = Duration::from_millis(200);
 const START_ERROR: u32 = 128;
 
 /// A container that runs, with the streams that must stay open meanwhile; none of one that was taken over.
-struct Begun {
-    _streams: Option<runner::DetachedStreams>,
+pub(super) struct Begun {
+    container: ContainerRecord,
+    streams: Option<runner::DetachedStreams>,
 }
 
 impl Supervisor {
@@ -32,10 +34,14 @@ impl Supervisor {
             let began = Instant::now();
             let code = match self.begin(id).await {
                 Ok(Some(begun)) => {
-                    if let Some(first) = first.take() {
-                        let _ = first.send(Ok(()));
-                    }
-                    self.collect(id, begun).await.code
+                    let first = first.take();
+                    self.run_attended(begun, || {
+                        if let Some(first) = first {
+                            let _ = first.send(Ok(()));
+                        }
+                    })
+                    .await
+                    .code
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -60,18 +66,29 @@ impl Supervisor {
     /// One run from start to end; `None` when it is not wanted any more.
     pub(super) async fn run_once(&self, id: &str) -> Result<Option<Ended>, StartError> {
         match self.begin(id).await? {
-            Some(begun) => Ok(Some(self.collect(id, begun).await)),
+            Some(begun) => Ok(Some(self.run_attended(begun, || {}).await)),
             None => Ok(None),
+        }
+    }
+
+    /// A run to its end, with its hooks and probes.
+    async fn run_attended(&self, begun: Begun, started: impl FnOnce() + Send) -> Ended {
+        let reason = Reason::default();
+        let container = begun.container.clone();
+        let fresh = begun.streams.is_some();
+        tokio::select! {
+            ended = self.collect(&container.id, begun, &reason) => ended,
+            never = self.attend(&container, fresh, &reason, started) => match never {},
         }
     }
 
     /// Starts the container, or takes over one that runs already.
     async fn begin(&self, id: &str) -> Result<Option<Begun>, StartError> {
         let Some(container) = self.wanted(id) else { return Ok(None) };
-        if container.state.status == Status::Running {
+        if container.state.has_processes() {
             match self.shim.state(id, None).await {
-                Ok(state) if matches!(state.status, TaskStatus::Running | TaskStatus::Stopped) => {
-                    return Ok(Some(Begun { _streams: None }));
+                Ok(state) if matches!(state.status, TaskStatus::Running | TaskStatus::Paused | TaskStatus::Stopped) => {
+                    return Ok(Some(Begun { container, streams: None }));
                 }
                 _ => {}
             }
@@ -84,7 +101,7 @@ impl Supervisor {
         match started {
             Ok(pid) => {
                 self.change(id, |c| c.state.running(pid, Timestamp::now()));
-                Ok(Some(Begun { _streams: Some(streams) }))
+                Ok(Some(Begun { container, streams: Some(streams) }))
             }
             Err(error) => {
                 let code = match error.exit_code() {
@@ -98,9 +115,11 @@ impl Supervisor {
     }
 
     /// Waits for the end and puts it on record before the task is deleted.
-    async fn collect(&self, id: &str, begun: Begun) -> Ended {
-        let ended = runner::wait(&self.shim, id).await;
+    async fn collect(&self, id: &str, begun: Begun, reason: &Reason) -> Ended {
+        let mut ended = runner::wait(&self.shim, id).await;
         drop(begun);
+        let reason = reason.lock().ok().and_then(|mut reason| reason.take());
+        ended.message = ended.message.or(reason);
         self.change(id, |c| {
             c.state.exited(ended.code, ended.oom_killed, ended.at, ended.message.clone());
             // In the same step, so that nobody takes this end for the last one.
