@@ -13,6 +13,7 @@ mod pod_ttrpc {
 }
 
 pub use pod::{
-    ContainerInspect, InspectRequest, PodInspect, ReopenLogRequest, ReopenLogResponse, Slot, State, TimelineStep,
+    ContainerInspect, InspectRequest, PodInspect, PodStats, ReopenLogRequest, ReopenLogResponse, Slot, State,
+    StatsRequest, TimelineStep,
 };
 pub use pod_ttrpc::{Pod, PodClient, create_pod};

@@ -90,7 +90,7 @@ fn listed(pod: &PodRecord, container: &ContainerRecord) -> serde_json::Value {
         "Status": status(container),
         "ExitCode": container.state.exit_code.unwrap_or_default(),
         "Exited": container.state.status == Status::Exited,
-        "OOMKilled": container.state.oom_killed,
+        "OOMKilled": container.state.oom_kills > 0,
         "StartedAt": container.state.started,
         "ExitedAt": container.state.finished,
         "Restarts": container.state.restarts,

@@ -25,6 +25,10 @@ impl api::Pod for PodService {
         Ok(self.engine.inspect())
     }
 
+    async fn stats(&self, _: &TtrpcContext, _: api::StatsRequest) -> ttrpc::Result<api::PodStats> {
+        Ok(self.engine.host_stats()?)
+    }
+
     async fn reopen_log(
         &self,
         _: &TtrpcContext,
