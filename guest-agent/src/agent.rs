@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use husk_agent_api::v1::ResumeRequest;
+use husk_agent_api::v1::{self, ResumeRequest};
 use rustix::mount::MountFlags;
 
 use crate::boot::ports::HostPorts;
-use crate::cgroup::{Cgroup, limits};
+use crate::cgroup::Cgroup;
+use crate::cgroup::limits::Limits;
 use crate::container::Container;
 use crate::container::control;
 use crate::error::{Context, Error, Result};
@@ -174,9 +175,25 @@ impl Agent {
         identity::online_cpus(Path::new("/sys/devices/system/cpu"));
         identity::name(&request)?;
         if let Some(resources) = &request.resources {
-            limits::apply(&self.cgroup, resources)?;
+            self.limits(resources).await?.apply(&self.cgroup)?;
         }
         if request.share_process_namespace { self.start_pid_namespace().await.map(Some) } else { Ok(None) }
+    }
+
+    /// Checks limits, and finds the devices that they name.
+    pub async fn limits(&self, resources: &v1::Resources) -> Result<Limits> {
+        let mut limits = Limits::new(resources)?;
+        for rates in &resources.io_max {
+            limits.throttle(self.slots.block_numbers(rates.slot).await?, rates);
+        }
+        // Weights cost every request some arithmetic, so nobody pays who has not asked for them.
+        if limits.weighs_io()
+            && let Some(slot) = self.volumes.scratch_slot()
+        {
+            let (major, minor) = self.slots.block_numbers(slot).await?;
+            Cgroup::at(crate::paths::CGROUP).write("io.cost.qos", &format!("{major}:{minor} enable=1"))?;
+        }
+        Ok(limits)
     }
 
     async fn start_pid_namespace(&self) -> Result<Arc<OwnedFd>> {

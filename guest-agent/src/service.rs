@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::agent::Agent;
-use crate::cgroup::{Cgroup, limits, stats};
+use crate::cgroup::{Cgroup, stats};
 use crate::container::{check, control, create, exec, freeze, processes};
 use crate::error::{Error, Result};
 use crate::net;
@@ -191,10 +191,9 @@ impl agent_server::Agent for Service {
     async fn update_container(&self, request: Request<UpdateContainerRequest>) -> Answer<UpdateContainerResponse> {
         let UpdateContainerRequest { container_id, resources } = request.into_inner();
         let cgroup = self.cgroup(&container_id)?;
-        let resources = resources.unwrap_or_default();
-        limits::writes(&resources)?;
+        let limits = self.0.limits(&resources.unwrap_or_default()).await?;
         // A smaller memory limit reclaims until it fits, which the container can draw out.
-        let applied = tokio::task::spawn_blocking(move || limits::apply(&cgroup, &resources)).await;
+        let applied = tokio::task::spawn_blocking(move || limits.apply(&cgroup)).await;
         applied.map_err(|error| Error::Internal(format!("worker thread: {error}")))??;
         Ok(Response::new(UpdateContainerResponse {}))
     }

@@ -68,7 +68,7 @@ pub fn create(request: &CreateContainerRequest) -> Result<()> {
     }
     propagation(request.root_propagation)?;
     if let Some(resources) = &request.resources {
-        crate::cgroup::limits::writes(resources)?;
+        crate::cgroup::limits::Limits::new(resources)?;
     }
     process(request.process.as_ref())
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::held::Held;
 use super::{Container, Phase, Process, State, check, supervise};
 use crate::agent::Agent;
-use crate::cgroup::{devices, limits};
+use crate::cgroup::devices;
 use crate::error::{Context, Error, Result};
 use crate::fs::mount::{Detached, clone_path, make_read_only, new_file_system};
 use crate::fs::remove::remove_tree;
@@ -72,7 +72,7 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
     let cgroup = agent.cgroup.child(&id);
     cgroup.create()?;
     cgroup.bound_subtree()?;
-    limits::apply(&cgroup, &request.resources.clone().unwrap_or_default())?;
+    agent.limits(&request.resources.clone().unwrap_or_default()).await?.apply(&cgroup)?;
     devices::restrict(&cgroup, &request.devices)?;
 
     let mut spawn = Request::new(Job::Init);

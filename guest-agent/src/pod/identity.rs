@@ -40,7 +40,7 @@ pub fn check(request: &ResumeRequest) -> Result<()> {
         }
     }
     if let Some(resources) = &request.resources {
-        crate::cgroup::limits::writes(resources)?;
+        crate::cgroup::limits::Limits::new(resources)?;
     }
     Ok(())
 }

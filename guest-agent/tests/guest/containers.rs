@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use husk_agent_api::v1::{
-    ContainerStatsRequest, ListProcessesRequest, PidMode, Process, Resources, RootFs, SignalProcessRequest,
+    ContainerStatsRequest, IoMax, ListProcessesRequest, PidMode, Process, Resources, RootFs, SignalProcessRequest,
     UnplugDeviceRequest, UpdateContainerRequest, event,
 };
 use tonic::Code;
@@ -21,6 +21,7 @@ pub(crate) async fn cases(client: &Client) {
     case("a container without Start or with a lost end can be removed twice", removal(client.clone())).await;
     case("every OOM kill is told, and the end says so", oom(client.clone())).await;
     case("pids are limited, limits are updated, counters are read", limits(client.clone())).await;
+    case("every control file of a container can be set, and nothing else", all_limits(client.clone())).await;
     case("orphans are collected", orphans(client.clone())).await;
     case("a container joins the pid namespace of another or of the guest", pid_modes(client.clone())).await;
     case("images are overlaid and their slots are free afterwards", images(client.clone())).await;
@@ -182,6 +183,67 @@ async fn limits(client: Client) {
     let list = ListProcessesRequest { container_id: "limits".to_owned() };
     assert!(agent.list_processes(list).await.unwrap().into_inner().pids.len() > 1);
     client.remove("limits").await;
+}
+
+async fn all_limits(client: Client) {
+    let files = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let mut request = container("all-limits", shell("sleep 1000"));
+    request.resources = Some(Resources {
+        memory_high: Some(60 << 20),
+        memory_low: Some(8 << 20),
+        cpu_quota_us: Some(50_000),
+        cpu_period_us: Some(100_000),
+        cpu_burst_us: Some(20_000),
+        cpu_weight: Some(59),
+        cpuset_cpus: Some("0".to_owned()),
+        cpuset_mems: Some("0".to_owned()),
+        files: files(&[
+            ("memory.min", "4194304"),
+            ("memory.oom.group", "1"),
+            ("hugetlb.2MB.max", "4194304"),
+            ("hugetlb.16MB.max", "0"),
+            ("io.weight", "default 50"),
+        ]),
+        ..limited(64 << 20).unwrap()
+    });
+    client.create(request).await.unwrap();
+    client.start("all-limits").await.unwrap();
+    let script = "cd /sys/fs/cgroup; cat memory.high memory.low cpu.max cpu.max.burst cpu.weight cpuset.cpus cpuset.mems \
+        memory.min memory.oom.group hugetlb.2MB.max io.weight";
+    let outcome = client.run_exec("all-limits", "look", shell(script)).await;
+    let expected =
+        ["62914560", "8388608", "50000 100000", "20000", "59", "0", "0", "4194304", "1", "4194304", "default 50"];
+    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), expected, "{outcome:?}");
+
+    let update = |resources: Resources| {
+        let mut agent = client.agent.clone();
+        let request = UpdateContainerRequest { container_id: "all-limits".to_owned(), resources: Some(resources) };
+        async move { agent.update_container(request).await }
+    };
+    update(Resources { cpu_idle: Some(true), cpu_quota_us: Some(-1), cpu_burst_us: Some(0), ..Resources::default() })
+        .await
+        .unwrap();
+    let [_, _, scratch] = *SLOTS.get().unwrap();
+    let rates =
+        IoMax { slot: scratch, write_bytes: Some(1 << 20), read_operations: Some(u64::MAX), ..IoMax::default() };
+    update(Resources { io_max: vec![rates], ..Resources::default() }).await.unwrap();
+    let script = "cd /sys/fs/cgroup; cat cpu.idle cpu.max; grep -o 'rbps.*' io.max";
+    let outcome = client.run_exec("all-limits", "look", shell(script)).await;
+    assert_eq!(outcome.stdout, "1\nmax 100000\nrbps=max wbps=1048576 riops=max wiops=max\n", "{outcome:?}");
+
+    for (bad, text) in [
+        (Resources { cpuset_cpus: Some("0-63".to_owned()), ..Resources::default() }, "cpuset.cpus"),
+        (Resources { cpuset_mems: Some("1".to_owned()), ..Resources::default() }, "cpuset.mems"),
+        (Resources { files: files(&[("cgroup.kill", "1")]), ..Resources::default() }, "cgroup.kill"),
+        (Resources { files: files(&[("memory.nosuch", "1")]), ..Resources::default() }, "memory.nosuch"),
+        (Resources { files: files(&[("memory.min", "much")]), ..Resources::default() }, "memory.min"),
+        (Resources { files: files(&[("hugetlb.16MB.max", "1")]), ..Resources::default() }, "hugetlb.16MB.max"),
+    ] {
+        refused(update(bad).await, Code::InvalidArgument, text);
+    }
+    let tight = Resources { memory_max: Some(4096), check_memory: true, ..Resources::default() };
+    refused(update(tight).await, Code::FailedPrecondition, "in use");
+    client.remove("all-limits").await;
 }
 
 async fn orphans(client: Client) {

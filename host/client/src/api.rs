@@ -13,7 +13,7 @@ mod pod_ttrpc {
 }
 
 pub use pod::{
-    ContainerInspect, InspectRequest, PodInspect, ProcessInfo, ProcessesRequest, ProcessesResponse, ReopenLogRequest,
-    ReopenLogResponse, Slot, State, TimelineStep,
+    ContainerInspect, InspectRequest, PodInspect, PodStats, ProcessInfo, ProcessesRequest, ProcessesResponse,
+    ReopenLogRequest, ReopenLogResponse, Slot, State, StatsRequest, TimelineStep,
 };
 pub use pod_ttrpc::{Pod, PodClient, create_pod};

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::api;
-use crate::types::{ContainerInspect, Exit, PodInspect, ProcessInfo, Slot, Status, TimelineStep};
+use crate::types::{ContainerInspect, Exit, PodInspect, PodStats, ProcessInfo, Slot, Status, TimelineStep};
 
 impl From<api::PodInspect> for PodInspect {
     fn from(pod: api::PodInspect) -> Self {
@@ -30,6 +30,23 @@ impl From<api::PodInspect> for PodInspect {
     }
 }
 
+impl From<api::PodStats> for PodStats {
+    fn from(stats: api::PodStats) -> Self {
+        Self {
+            cgroup: stats.cgroup,
+            cpu_us: stats.cpu_us,
+            cpu_user_us: stats.cpu_user_us,
+            cpu_system_us: stats.cpu_system_us,
+            cpu_throttled_us: stats.cpu_throttled_us,
+            memory: stats.memory,
+            memory_peak: stats.memory_peak,
+            memory_limit: Some(stats.memory_limit).filter(|limit| *limit != u64::MAX),
+            memory_anon: stats.memory_anon,
+            vmm_resident: stats.vmm_resident,
+        }
+    }
+}
+
 impl From<api::ContainerInspect> for ContainerInspect {
     fn from(container: api::ContainerInspect) -> Self {
         let status = match container.state.enum_value() {
@@ -41,7 +58,7 @@ impl From<api::ContainerInspect> for ContainerInspect {
         };
         let exit = (status == Status::Stopped)
             .then(|| Exit { code: container.exit_code, at: wall_clock(container.exited_at_ns) });
-        Self { id: container.id, pid: container.pid, status, exit, oom_killed: container.oom_killed }
+        Self { id: container.id, pid: container.pid, status, exit, oom_kills: container.oom_kills }
     }
 }
 
@@ -82,11 +99,12 @@ mod tests {
             state: state.into(),
             exit_code: 137,
             oom_killed: true,
+            oom_kills: 2,
             ..Default::default()
         };
         assert_eq!(ContainerInspect::from(wire(api::State::RUNNING)).exit, None);
         let stopped = ContainerInspect::from(wire(api::State::STOPPED));
         assert_eq!(stopped.exit.unwrap().code, 137);
-        assert!(stopped.oom_killed);
+        assert_eq!(stopped.oom_kills, 2);
     }
 }

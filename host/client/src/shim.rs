@@ -17,11 +17,13 @@ use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{self, Context};
 
-use crate::api::{InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest};
+use crate::api::{InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, StatsRequest};
 use crate::dirs::Dirs;
 use crate::error::{ConnectError, TaskError};
 use crate::time::from_timestamp;
-use crate::types::{CreateTask, Exit, IoStats, NetworkStats, PodInspect, ProcessInfo, Stats, Status, Stdio, TaskState};
+use crate::types::{
+    CreateTask, Exit, IoStats, NetworkStats, PodInspect, PodStats, ProcessInfo, Stats, Status, Stdio, TaskState,
+};
 use crate::{METRICS_TYPE_URL, PROCESS_TYPE_URL, RESOURCES_TYPE_URL};
 
 /// A connection to the shim of one pod. Clones share it; calls may run at the same time.
@@ -232,6 +234,11 @@ impl Shim {
     /// The VM, its boot timeline, and what became of every container.
     pub async fn inspect(&self) -> Result<PodInspect, TaskError> {
         Ok(self.extra.inspect(no_deadline(), &InspectRequest::default()).await?.into())
+    }
+
+    /// What the pod takes of the host.
+    pub async fn pod_stats(&self) -> Result<PodStats, TaskError> {
+        Ok(self.extra.stats(no_deadline(), &StatsRequest::default()).await?.into())
     }
 
     /// Opens a container's `cri-log` file anew, after it has been renamed.

@@ -141,6 +141,26 @@ pub struct PodInspect {
     pub vm_ended: Option<String>,
 }
 
+/// What a pod takes of the host, by the host's count. Bytes and microseconds; a number that the host does not keep is 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PodStats {
+    /// Below the cgroup v2 mount; empty when the pod lives in its starter's.
+    pub cgroup: String,
+    pub cpu_us: u64,
+    pub cpu_user_us: u64,
+    pub cpu_system_us: u64,
+    pub cpu_throttled_us: u64,
+    /// Guest, VMM, and what the host's kernel keeps for them.
+    pub memory: u64,
+    pub memory_peak: u64,
+    /// `None` = no limit.
+    pub memory_limit: Option<u64>,
+    /// Of `memory`: what the guest has touched and the VMM's own.
+    pub memory_anon: u64,
+    /// Resident memory of the VMM process, the guest's included.
+    pub vmm_resident: u64,
+}
+
 /// One step of the pod's start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TimelineStep {
@@ -163,6 +183,6 @@ pub struct ContainerInspect {
     pub pid: u32,
     pub status: Status,
     pub exit: Option<Exit>,
-    /// A process of the container was killed by its memory limit.
-    pub oom_killed: bool,
+    /// Processes of the container that were killed for want of memory.
+    pub oom_kills: u64,
 }

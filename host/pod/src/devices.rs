@@ -144,6 +144,12 @@ impl Devices {
         }
     }
 
+    /// The slot of a block device of the host, when the pod has it.
+    pub(crate) async fn slot_of_block(&self, major: u32, minor: u32) -> Option<u32> {
+        let key = Key::Block { number: rustix::fs::makedev(major, minor) };
+        self.table.lock().await.entries.get(&key).map(|entry| entry.slot.0)
+    }
+
     /// One more user of what is plugged already.
     fn share(&self, table: &mut Table, key: Key, path: &Path, access: Access) -> Result<Option<Lease>, DeviceError> {
         let Some(entry) = table.entries.get_mut(&key) else { return Ok(None) };

@@ -38,6 +38,11 @@ pub enum StartError {
     BadId { what: &'static str, value: String },
     #[error("pod {pod} already runs; stop and delete it first")]
     AlreadyRuns { pod: String },
+    #[error(
+        "the pod needs a VM of {needed} MiB (its memory limits and {overhead} MiB for the guest's kernel and agent), and \
+         the host has {available} MiB available; lower the limits or end other pods"
+    )]
+    NoRoom { needed: u64, overhead: u64, available: u64 },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
@@ -82,6 +87,7 @@ impl StartError {
             Self::AlreadyRuns { .. } => ErrorKind::AlreadyExists,
             Self::Assets(_)
             | Self::Kvm { .. }
+            | Self::NoRoom { .. }
             | Self::Cgroup(CgroupError::NotMounted)
             | Self::Scratch(ScratchError::NoMkfs) => ErrorKind::FailedPrecondition,
             Self::Vmm(error) | Self::Image { source: error, .. } => vmm_kind(error),

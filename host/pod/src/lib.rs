@@ -33,7 +33,9 @@ pub use assets::{AssetError, Assets};
 pub use deadlines::{Deadlines, TIMEOUT_SCALE};
 pub use devices::{DeviceError, SlotInfo};
 pub use error::{CreateError, ErrorKind, ProcessError, StartError};
-pub use host::{CgroupError, DirError, Placement, ScratchError, TeardownError, TreeError, teardown};
+pub use host::{
+    CgroupError, DirError, HostUsage, Placement, ScratchError, TeardownError, TreeError, VMM_OVERHEAD, teardown,
+};
 pub use husk_agent_api::v1;
 pub use husk_vmm_control::{ExitReason, Status as VmmStatus, Timeline};
 pub use pod::{

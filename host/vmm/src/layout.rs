@@ -44,6 +44,8 @@ pub const SLOT_SIZE: u64 = 0x1000;
 pub const SLOT_COUNT: u32 = 32;
 /// The slot that holds the vsock device from boot on.
 pub const VSOCK_SLOT: u32 = 0;
+/// Slot of the balloon.
+pub const BALLOON_SLOT: u32 = SLOT_COUNT - 1;
 
 /// Interrupt lines that slots use. Lower ones belong to legacy devices (4 is COM1).
 pub const FIRST_SLOT_IRQ: u32 = 5;

@@ -15,11 +15,12 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::{self, CmdlineError, ImageError, PlaceError};
 use crate::console::{ConsoleLog, Dropped};
-use crate::layout::VSOCK_SLOT;
+use crate::layout::{BALLOON_SLOT, VSOCK_SLOT};
 use crate::memory::{self, MemoryError};
 use crate::ports::Ports;
 use crate::timeline::Clock;
 use crate::vcpu::{self, Bus, Command, MachineEvent, Mailbox, VcpuHandle};
+use crate::virtio::balloon::{self, Balloon};
 use crate::virtio::blk::{Blk, Disk, DiskError};
 use crate::virtio::fs::{self, Fs, FsError};
 use crate::virtio::net::{self, Net, NetError, Tap};
@@ -193,6 +194,9 @@ impl Machine {
         let slot = slots.plug(VirtioDevice::new(spec, Arc::clone(&ram), worker)?)?;
         debug_assert_eq!(slot, SlotIndex(VSOCK_SLOT));
 
+        let worker = Worker::spawn(balloon::NAME, Balloon::default())?;
+        slots.plug_at(SlotIndex(BALLOON_SLOT), VirtioDevice::new(balloon::spec(), Arc::clone(&ram), worker)?)?;
+
         let (mailbox, events, wake) = Mailbox::new()?;
         let bus = Arc::new(Bus { ports, slots: Arc::clone(&slots) });
         let cpuid = vcpu::supported_cpuid(&kvm)?;
@@ -263,8 +267,9 @@ impl Machine {
 
     /// Empties a slot.
     pub fn unplug(&mut self, slot: SlotIndex, force: bool) -> Result<(), SlotError> {
-        if slot.0 == VSOCK_SLOT {
-            return Err(SlotError::Fixed { slot, device: crate::virtio::vsock::NAME });
+        let fixed = [(VSOCK_SLOT, crate::virtio::vsock::NAME), (BALLOON_SLOT, balloon::NAME)];
+        if let Some((_, device)) = fixed.into_iter().find(|(index, _)| *index == slot.0) {
+            return Err(SlotError::Fixed { slot, device });
         }
         self.slots.unplug(slot, force)?;
         self.file_servers.remove(&slot);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use crate::layout::{MMIO_GAP_END, MMIO_GAP_START};
 
@@ -16,6 +16,9 @@ pub type GuestRam = GuestMemoryMmap<()>;
 pub const MIN_MIB: u64 = 64;
 /// Largest RAM in MiB (1 TiB).
 pub const MAX_MIB: u64 = 1 << 20;
+
+/// The host's pages, in bytes.
+const PAGE: usize = 4096;
 
 /// Why there is no guest RAM.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,21 @@ pub fn ranges(mib: u64) -> Result<Vec<(GuestAddress, usize)>, MemoryError> {
 pub fn allocate(mib: u64) -> Result<Arc<GuestRam>, MemoryError> {
     let ram = GuestRam::from_ranges(&ranges(mib)?).map_err(|source| MemoryError::Map { mib, source })?;
     Ok(Arc::new(ram))
+}
+
+/// Gives the whole pages of a piece of guest RAM back to the host; the guest reads zeros there from now on.
+pub fn discard(slice: &VolatileSlice<'_>) -> std::io::Result<()> {
+    let guard = slice.ptr_guard_mut();
+    let begin = guard.as_ptr().addr();
+    let end = begin.saturating_add(slice.len()) & !(PAGE - 1);
+    let skipped = begin.next_multiple_of(PAGE).saturating_sub(begin);
+    let Some(length) = end.checked_sub(begin.saturating_add(skipped)).filter(|length| *length > 0) else {
+        return Ok(());
+    };
+    // SAFETY: the range lies within the slice, which is mapped guest RAM; that is memory which the guest changes at any
+    // time, so nobody here relies on its content.
+    let result = unsafe { libc::madvise(guard.as_ptr().add(skipped).cast(), length, libc::MADV_DONTNEED) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// End of the RAM below the MMIO gap.

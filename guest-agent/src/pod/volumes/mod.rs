@@ -96,6 +96,14 @@ impl Volumes {
         matches!(self.table().scratch, Scratch::Mounted { .. })
     }
 
+    /// The scratch disk's slot, while it is mounted.
+    pub fn scratch_slot(&self) -> Option<u32> {
+        match self.table().scratch {
+            Scratch::Mounted { slot } => Some(slot),
+            _ => None,
+        }
+    }
+
     /// Mounts the scratch disk.
     pub async fn mount_scratch(&self, slots: &Slots, slot: u32, fs_type: &str) -> Result<()> {
         if fs_type != "ext4" {

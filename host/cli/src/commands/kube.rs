@@ -33,6 +33,9 @@ pub(crate) enum Command {
         /// Network of the pods: bridge, none, or the name of one in /etc/cni/net.d [default: HUSK_NETWORK, else bridge]
         #[arg(long, value_name = "NAME")]
         network: Option<String>,
+        /// The pods' cgroups go into this one of the host: a path, or a slice of systemd such as machine.slice
+        #[arg(long, value_name = "CGROUP", value_parser = crate::commands::run::flags::cgroup_parent)]
+        cgroup_parent: Option<String>,
         /// No progress of pulls
         #[arg(short, long)]
         quiet: bool,
@@ -58,10 +61,11 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> 
             down(&engine, &kube::pod_names(&read(&file)?)?).await?;
             Ok(0)
         }
-        Command::Play { replace, wait, network, quiet, down: _, configmap, file } => {
+        Command::Play { replace, wait, network, cgroup_parent, quiet, down: _, configmap, file } => {
             let config_maps = configmap.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
             let mut plans = kube::read(&read(&file)?, &config_maps)?;
             for plan in &mut plans {
+                plan.cgroup_parent.clone_from(&cgroup_parent);
                 flags::choose(&mut plan.network, network.as_deref()).with_context(|| format!("pod {}", plan.name))?;
                 reachable(plan)?;
             }

@@ -98,7 +98,7 @@ fn listed(pod: &PodRecord, container: &ContainerRecord) -> serde_json::Value {
         "Ready": container.is_ready(),
         "ExitCode": container.state.exit_code.unwrap_or_default(),
         "Exited": container.state.status == Status::Exited,
-        "OOMKilled": container.state.oom_killed,
+        "OOMKilled": container.state.oom_kills > 0,
         "StartedAt": container.state.started,
         "ExitedAt": container.state.finished,
         "Restarts": container.state.restarts,

@@ -82,6 +82,7 @@ pub(super) fn pod(pod: &Pod, objects: &Objects) -> Result<PodPlan, Vec<String>> 
     let volumes = volumes::volumes(spec, group, &context, &mut problems);
     let restart_policy = restart_policy(spec, &mut problems);
     let containers = containers(spec, &context, &volumes, restart_policy, &mut problems);
+    let limits = limits::pod(spec.resources.as_ref(), &containers, &mut problems);
     let network = network::network(&pod.metadata, spec, &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
@@ -94,6 +95,8 @@ pub(super) fn pod(pod: &Pod, objects: &Objects) -> Result<PodPlan, Vec<String>> 
         restart_policy,
         exit_policy: ExitPolicy::Stop,
         shm_size: None,
+        limits,
+        cgroup_parent: None,
         private: false,
         qualified_names: true,
         labels: pod.metadata.labels.clone().unwrap_or_default(),

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::convert::Problems;
 use super::quantity;
-use crate::pods::plan::Limits;
+use crate::pods::plan::{ContainerPlan, Limits};
 use crate::spec::resources;
 
 pub(super) fn limits(wanted: Option<&ResourceRequirements>, path: &str, problems: &mut Problems) -> Limits {
@@ -35,6 +35,27 @@ pub(super) fn limits(wanted: Option<&ResourceRequirements>, path: &str, problems
     // Kubernetes takes a limit for the request too when there is no request.
     let cpu_shares = cpu_request.or(cpu_milli).map(resources::shares);
     Limits { memory, cpu_milli, cpu_shares, pids: None }
+}
+
+/// `spec.resources`: the pod as a whole. No container may be allowed more.
+pub(super) fn pod(
+    wanted: Option<&ResourceRequirements>,
+    containers: &[ContainerPlan],
+    problems: &mut Problems,
+) -> Limits {
+    let limits = limits(wanted, "spec", problems);
+    let exceeds = |own: Option<u64>, pod: Option<u64>| own.zip(pod).is_some_and(|(own, pod)| own > pod);
+    for container in containers {
+        if exceeds(container.limits.memory, limits.memory) {
+            let text = format!("is less than the limit of the container {}", container.name);
+            problems.add("spec.resources.limits.memory", text);
+        }
+        if exceeds(container.limits.cpu_milli, limits.cpu_milli) {
+            let text = format!("is less than the limit of the container {}", container.name);
+            problems.add("spec.resources.limits.cpu", text);
+        }
+    }
+    limits
 }
 
 /// The value, or `None` and a problem more.

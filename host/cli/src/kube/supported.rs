@@ -133,7 +133,7 @@ const SPEC: &[Field] = &[
     take("dnsConfig", Shape::Object(DNS)),
     refuse("subdomain", "there is no cluster whose name server would know it; remove it"),
     refuse("hostUsers", "user namespaces are not made yet; remove it"),
-    refuse("resources", "limit the containers instead: spec.containers[].resources"),
+    take("resources", Shape::Object(RESOURCES)),
 ];
 
 const CONTAINER: &[Field] = &[

@@ -211,6 +211,7 @@ fn values_that_make_no_sense_are_refused() {
         ),
         ("resources: {limits: {memory: 1Mi}}", "", "resources.limits.memory: is less than"),
         ("resources: {limits: {memory: 64Mi}, requests: {memory: 65Mi}}", "", "requests.memory: is more than"),
+        ("resources: {limits: {memory: 64Mi}}", "resources: {limits: {memory: 32Mi}}", "container app"),
         ("resources: {limits: {memory: 64MB}}", "", "limits.memory: \"64MB\" is not a quantity"),
         ("workingDir: tmp", "", "spec.containers[0].workingDir: must be an absolute path"),
         ("imagePullPolicy: Sometimes", "", "imagePullPolicy: \"Sometimes\""),

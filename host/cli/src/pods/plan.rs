@@ -37,6 +37,10 @@ pub(crate) struct PodPlan {
     pub(crate) network: NetworkPlan,
     /// Bytes of /dev/shm; else the shim's choice.
     pub(crate) shm_size: Option<u64>,
+    /// Of all containers together; else the sum of theirs.
+    pub(crate) limits: Limits,
+    /// Of the host; else the shim's choice.
+    pub(crate) cgroup_parent: Option<String>,
     pub(crate) volumes: Vec<VolumePlan>,
     pub(crate) containers: Vec<ContainerPlan>,
 }

@@ -133,7 +133,9 @@ pub(crate) struct State {
     pub(crate) finished: Option<Timestamp>,
     /// Of the last run.
     pub(crate) exit_code: Option<u32>,
-    pub(crate) oom_killed: bool,
+    /// Processes that were killed for want of memory.
+    #[serde(default)]
+    pub(crate) oom_kills: u64,
     /// Why it could not be started, or that its VM went away.
     pub(crate) message: Option<String>,
     pub(crate) restarts: u32,
@@ -181,14 +183,14 @@ impl State {
         };
     }
 
-    pub(crate) fn exited(&mut self, code: u32, oom_killed: bool, at: Timestamp, message: Option<String>) {
+    pub(crate) fn exited(&mut self, code: u32, oom_kills: u64, at: Timestamp, message: Option<String>) {
         *self = Self {
             status: Status::Exited,
             pid: None,
             started: self.started,
             finished: Some(at),
             exit_code: Some(code),
-            oom_killed,
+            oom_kills,
             message,
             restarts: self.restarts,
             next_start: None,
@@ -235,7 +237,7 @@ impl PodRecord {
     pub(crate) fn end(&mut self, phase: Phase, message: Option<String>, at: Timestamp) {
         for container in self.containers.iter_mut().filter(|c| c.state.is_active()) {
             match container.state.status {
-                Status::Running | Status::Paused => container.state.exited(137, false, at, message.clone()),
+                Status::Running | Status::Paused => container.state.exited(137, 0, at, message.clone()),
                 _ => container.state.status = Status::Exited,
             }
             container.state.next_start = None;

@@ -39,7 +39,7 @@ impl StartError {
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     pub(crate) code: u32,
-    pub(crate) oom_killed: bool,
+    pub(crate) oom_kills: u64,
     pub(crate) at: Timestamp,
     /// When it was not the container itself that ended.
     pub(crate) message: Option<String>,
@@ -112,9 +112,9 @@ pub(crate) async fn wait(shim: &Shim, id: &str) -> Ended {
             let own = inspect.as_ref().and_then(|i| i.containers.iter().find(|c| c.id == id));
             let message =
                 inspect.as_ref().and_then(|i| i.vm_ended.clone()).map(|why| format!("the pod's VM ended: {why}"));
-            Ended { code, oom_killed: own.is_some_and(|c| c.oom_killed), at, message }
+            Ended { code, oom_kills: own.map_or(0, |c| c.oom_kills), at, message }
         }
-        Err(cause) => Ended { code: KILLED, oom_killed: false, at: Timestamp::now(), message: Some(cause.to_string()) },
+        Err(cause) => Ended { code: KILLED, oom_kills: 0, at: Timestamp::now(), message: Some(cause.to_string()) },
     }
 }
 

@@ -189,7 +189,7 @@ impl Supervisor {
             if self.is_over() {
                 return Started::Abandoned;
             }
-            let why = if ended.oom_killed { " (killed by its memory limit)" } else { "" };
+            let why = if ended.oom_kills > 0 { " (killed by its memory limit)" } else { "" };
             if !backoff::restarts(container.restart, ended.code) {
                 return Started::InitFailed(format!("init container {name} ended with exit code {}{why}", ended.code));
             }

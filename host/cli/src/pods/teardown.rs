@@ -261,7 +261,7 @@ fn set_wanted(record: &mut PodRecord, id: &str, wanted: Wanted) {
 pub(crate) fn record_end(dir: &PodDir, id: &str, ended: &runner::Ended) -> Result<PodRecord, DirectoryError> {
     dir.update(|record| {
         if let Some(container) = record.container_mut(id) {
-            container.state.exited(ended.code, ended.oom_killed, ended.at, ended.message.clone());
+            container.state.exited(ended.code, ended.oom_kills, ended.at, ended.message.clone());
         }
     })
 }

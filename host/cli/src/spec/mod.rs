@@ -29,6 +29,7 @@ mod annotation {
     pub(super) const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
     pub(super) const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
     pub(super) const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+    pub(super) const SANDBOX_CPU_SHARES: &str = "io.kubernetes.cri.sandbox-cpu-shares";
     pub(super) const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
     pub(super) const RESOLV_CONF: &str = "dev.husk.resolv-conf";
     pub(super) const HOSTS: &str = "dev.husk.hosts";

@@ -119,8 +119,18 @@ pub(super) fn pod_memory(containers: &[ContainerPlan]) -> Option<u64> {
     Some(effective(containers, |c| c.limits.memory.unwrap_or(UNLIMITED_MEMORY)))
 }
 
-/// CPU quota of the pod in microseconds per [`CPU_PERIOD_US`]; `None` when some container has no limit.
-pub(super) fn pod_cpu_quota(containers: &[ContainerPlan]) -> Option<i64> {
+/// The pod's weight among others; `None` when no container says how much it needs.
+pub(super) fn pod_cpu_shares(containers: &[ContainerPlan]) -> Option<u64> {
+    let wanted = effective(containers, |c| c.limits.cpu_shares.unwrap_or_default());
+    (wanted > 0).then(|| wanted.clamp(*SHARES.start(), *SHARES.end()))
+}
+
+/// CPU quota of the pod in microseconds per [`CPU_PERIOD_US`]: its own, or the sum; `None` when some container has no
+/// limit.
+pub(super) fn pod_cpu_quota(pod: &Limits, containers: &[ContainerPlan]) -> Option<i64> {
+    if let Some(milli) = pod.cpu_milli {
+        return Some(quota_us(milli));
+    }
     if containers.is_empty() || containers.iter().any(|c| c.limits.cpu_milli.is_none()) {
         return None;
     }
@@ -178,8 +188,21 @@ mod tests {
             limits: Limits { cpu_milli: milli, ..Limits::default() },
             ..ContainerPlan::default()
         };
-        assert_eq!(pod_cpu_quota(&[limited(Some(500)), limited(Some(1500))]), Some(200_000));
-        assert_eq!(pod_cpu_quota(&[limited(Some(500)), limited(None)]), None);
-        assert_eq!(pod_cpu_quota(&[]), None);
+        let none = Limits::default();
+        let own = Limits { cpu_milli: Some(250), ..none };
+        assert_eq!(pod_cpu_quota(&none, &[limited(Some(500)), limited(Some(1500))]), Some(200_000));
+        assert_eq!(pod_cpu_quota(&none, &[limited(Some(500)), limited(None)]), None);
+        assert_eq!(pod_cpu_quota(&none, &[]), None);
+        assert_eq!(pod_cpu_quota(&own, &[limited(None)]), Some(25_000));
+    }
+
+    #[test]
+    fn a_pod_weighs_what_its_containers_weigh() {
+        let weighing = |shares| ContainerPlan {
+            limits: Limits { cpu_shares: shares, ..Limits::default() },
+            ..ContainerPlan::default()
+        };
+        assert_eq!(pod_cpu_shares(&[weighing(Some(512)), weighing(Some(256)), weighing(None)]), Some(768));
+        assert_eq!(pod_cpu_shares(&[weighing(None)]), None);
     }
 }

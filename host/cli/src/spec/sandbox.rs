@@ -1,6 +1,7 @@
 //! The spec of a pod's sandbox: no process of its own, but the size and identity of the VM.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
 
@@ -20,10 +21,13 @@ pub(crate) fn sandbox(pod_id: &str, plan: &PodPlan) -> Spec {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect();
-    if let Some(bytes) = resources::pod_memory(&plan.containers) {
+    if let Some(bytes) = plan.limits.memory.or_else(|| resources::pod_memory(&plan.containers)) {
         annotations.insert(annotation::SANDBOX_MEMORY.to_owned(), bytes.to_string());
     }
-    if let Some(quota) = resources::pod_cpu_quota(&plan.containers) {
+    if let Some(shares) = plan.limits.cpu_shares.or_else(|| resources::pod_cpu_shares(&plan.containers)) {
+        annotations.insert(annotation::SANDBOX_CPU_SHARES.to_owned(), shares.to_string());
+    }
+    if let Some(quota) = resources::pod_cpu_quota(&plan.limits, &plan.containers) {
         annotations.insert(annotation::SANDBOX_CPU_QUOTA.to_owned(), quota.to_string());
         annotations.insert(annotation::SANDBOX_CPU_PERIOD.to_owned(), resources::CPU_PERIOD_US.to_string());
     }
@@ -51,6 +55,7 @@ pub(crate) fn sandbox(pod_id: &str, plan: &PodPlan) -> Spec {
     linux
         .set_namespaces(Some(namespaces.to_vec()))
         .set_resources(Some(LinuxResources::default()))
+        .set_cgroups_path(plan.cgroup_parent.as_deref().map(|parent| cgroup(parent, pod_id)))
         .set_masked_paths(None)
         .set_readonly_paths(None);
     let mut spec = Spec::default();
@@ -62,4 +67,13 @@ pub(crate) fn sandbox(pod_id: &str, plan: &PodPlan) -> Spec {
         .set_linux(Some(linux))
         .set_annotations(Some(annotations));
     spec
+}
+
+/// The pod's cgroup below `parent`: in the words of runtimes, which know slices of systemd by their colons.
+fn cgroup(parent: &str, pod_id: &str) -> PathBuf {
+    let name = parent.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if name.ends_with(".slice") {
+        return format!("{name}:husk:{pod_id}").into();
+    }
+    Path::new("/").join(parent).join(format!("husk-{pod_id}"))
 }

@@ -4,7 +4,7 @@
 //! only unaccounted.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,11 +57,17 @@ impl Placement {
 
     fn from_spec(path: &Path) -> Result<Self, CgroupError> {
         let refuse = |why| Err(CgroupError::Path { path: path.display().to_string(), why });
-        if path.to_string_lossy().contains(':') {
-            return refuse("the systemd form slice:prefix:name needs systemd; set SystemdCgroup = false for husk");
-        }
+        let text = path.to_string_lossy();
+        let expanded = match text.split(':').collect::<Vec<_>>().as_slice() {
+            [_] => path.to_owned(),
+            [slice, prefix, name] => match from_systemd(slice, prefix, name) {
+                Some(path) => path,
+                None => return refuse("in slice:prefix:name the slice looks like a-b.slice and the name has no slash"),
+            },
+            _ => return refuse("it is a path or slice:prefix:name"),
+        };
         let mut relative = PathBuf::new();
-        for component in path.components() {
+        for component in expanded.components() {
             match component {
                 Component::RootDir | Component::CurDir => {}
                 Component::Normal(name) => relative.push(name),
@@ -75,10 +81,35 @@ impl Placement {
     }
 }
 
+/// Where systemd has the unit `prefix-name.scope` of a slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)). Kubelet
+/// names a pod's cgroup like this and makes the slice; the scope in it is made by us.
+fn from_systemd(slice: &str, prefix: &str, name: &str) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
+    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    let parts = slice.strip_suffix(".slice")?;
+    if parts != "-" {
+        let mut so_far = String::new();
+        for part in parts.split('-') {
+            if part.is_empty() || part.contains('/') {
+                return None;
+            }
+            if !so_far.is_empty() {
+                so_far.push('-');
+            }
+            so_far.push_str(part);
+            path.push(format!("{so_far}.slice"));
+        }
+    }
+    let unit = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}") };
+    let plain = !name.is_empty() && !unit.contains('/');
+    plain.then(|| path.join(format!("{unit}.scope")))
+}
+
 /// A cgroup that exists.
 #[derive(Clone, Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
+    mount: PathBuf,
 }
 
 impl Cgroup {
@@ -87,7 +118,7 @@ impl Cgroup {
         Self::create_in(Path::new(MOUNT), relative)
     }
 
-    fn create_in(mount: &Path, relative: &Path) -> Result<Self, CgroupError> {
+    pub(super) fn create_in(mount: &Path, relative: &Path) -> Result<Self, CgroupError> {
         // Only the root of a v2 hierarchy has this file.
         if !mount.join("cgroup.controllers").exists() {
             return Err(CgroupError::NotMounted);
@@ -97,12 +128,35 @@ impl Cgroup {
         // A second try: another pod's teardown may have removed an empty parent in between.
         make().or_else(|_| make()).map_err(|source| CgroupError::Io { action: "make", path: path.clone(), source })?;
         enable_controllers(mount, relative);
-        Ok(Self { path })
+        Ok(Self { path, mount: mount.to_owned() })
     }
 
     /// The cgroup at a path that teardown found recorded.
     pub(crate) fn at(relative: &Path) -> Self {
-        Self { path: Path::new(MOUNT).join(relative) }
+        Self { path: Path::new(MOUNT).join(relative), mount: MOUNT.into() }
+    }
+
+    /// Below the mount.
+    pub(super) fn relative(&self) -> PathBuf {
+        self.path.strip_prefix(&self.mount).unwrap_or(&self.path).to_owned()
+    }
+
+    /// Reads a control file.
+    pub(super) fn get(&self, file: &str) -> Option<String> {
+        std::fs::read_to_string(self.path.join(file)).ok()
+    }
+
+    /// Writes a control file. Where the node has not enabled the controller there is none, and no limit.
+    pub(super) fn set(&self, file: &str, value: &str) -> Result<(), CgroupError> {
+        let path = self.path.join(file);
+        let written = OpenOptions::new().write(true).open(&path).and_then(|mut open| open.write_all(value.as_bytes()));
+        match written {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::warn!(file = %path.display(), "the node has not enabled this controller: the pod is not limited");
+                Ok(())
+            }
+            written => written.map_err(|source| CgroupError::Io { action: "limit", path, source }),
+        }
     }
 
     /// The file to which a process writes "0" to move itself in.
@@ -192,8 +246,22 @@ mod tests {
 
     #[test]
     fn paths_that_leave_the_hierarchy_are_refused() {
-        for bad in ["/a/../../etc", "/", "system.slice:husk:p"] {
+        for bad in ["/a/../../etc", "/", "a:b", "a:b:c:d", "a.slice:p:", "a--b.slice:p:n", "a.slice:p:../n", "/a:p:n"] {
             assert!(matches!(of_pod(bad), Err(CgroupError::Path { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_systemd_unit_lies_in_its_slices() {
+        for (unit, path) in [
+            (
+                "kubepods-burstable-pod1.slice:cri-containerd:s1",
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-s1.scope",
+            ),
+            (":husk:p", "system.slice/husk-p.scope"),
+            ("-.slice::p", "p.scope"),
+        ] {
+            assert_eq!(of_pod(unit).unwrap(), Placement::Cgroup(path.into()), "{unit}");
         }
     }
 

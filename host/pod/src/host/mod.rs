@@ -5,13 +5,19 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod dirs;
+pub(crate) mod limits;
+pub(crate) mod room;
 pub(crate) mod scratch;
 pub(crate) mod teardown;
 mod template;
 pub(crate) mod tree;
+mod usage;
 
 pub use cgroup::{CgroupError, Placement};
 pub use dirs::DirError;
+pub use limits::VMM_OVERHEAD;
+pub(crate) use scratch::ScratchDisk;
 pub use scratch::ScratchError;
 pub use teardown::{TeardownError, teardown};
 pub use tree::TreeError;
+pub use usage::HostUsage;

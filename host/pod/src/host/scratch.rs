@@ -22,6 +22,35 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024 * 1024;
 const BLOCK: u64 = 4096;
 const COPY_BUFFER: usize = 256 * 1024;
 
+/// The scratch disk of a running pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ScratchDisk {
+    pub(crate) slot: u32,
+    /// The block device of the host that holds the image, and the whole disk when that is a partition.
+    below: Vec<(u32, u32)>,
+}
+
+impl ScratchDisk {
+    /// The disk in `slot`, whose image is in `directory`.
+    pub(crate) fn new(slot: u32, directory: &Path) -> Self {
+        let Ok(stat) = rustix::fs::stat(directory) else { return Self { slot, below: Vec::new() } };
+        let own = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        let sys = PathBuf::from(format!("/sys/dev/block/{}:{}", own.0, own.1));
+        let mut below = vec![own];
+        if sys.join("partition").exists() {
+            let whole = std::fs::read_to_string(sys.join("../dev")).unwrap_or_default();
+            let numbers = whole.trim().split_once(':');
+            below.extend(numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?))));
+        }
+        Self { slot, below }
+    }
+
+    /// Whether that device of the host is the one below.
+    pub(crate) fn is_on(&self, major: u32, minor: u32) -> bool {
+        self.below.contains(&(major, minor))
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
     #[error("a scratch disk of {bytes} bytes is not possible; give 16 MiB to 16 TiB")]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use husk_agent_api::{is_valid_id, v1};
 use oci_spec::runtime::Spec;
@@ -12,6 +13,7 @@ use super::table::Holdings;
 use crate::agent::{ProcessStreams, StdioWanted, Tokens, attach};
 use crate::devices::Access;
 use crate::error::CreateError;
+use crate::host::limits::HostLimits;
 use crate::spec::{self, BlockDevice, ContainerPlan, MountSource, PlannedDevice, PlannedMount, SpecError};
 use crate::text;
 
@@ -76,8 +78,10 @@ impl Pod {
         stdio: StdioWanted,
     ) -> Result<(u32, ProcessStreams), CreateError> {
         let mut holdings = Holdings::default();
+        let score = plan.process.oom_score_adj;
         match self.create(&id, plan, rootfs, stdio, &mut holdings).await {
             Ok((pid, streams)) => {
+                self.rank(score);
                 self.table.created(&id, pid, holdings);
                 tracing::info!(guest_pid = pid, "container created");
                 Ok((pid, streams))
@@ -88,6 +92,14 @@ impl Pod {
                 tracing::info!(%error, "container not created");
                 Err(error)
             }
+        }
+    }
+
+    /// For the host's OOM killer the VM is as dear as the dearest of its containers: with it all of them go.
+    fn rank(&self, score: Option<i32>) {
+        let Some(score) = score else { return };
+        if self.oom_score.fetch_min(score, Ordering::Relaxed) > score {
+            HostLimits { oom_score_adj: Some(score), ..HostLimits::default() }.rank(self.vmm_pid());
         }
     }
 
@@ -102,6 +114,7 @@ impl Pod {
         let lower_slots = self.plug_rootfs(id, rootfs, holdings).await?;
         let mounts = self.provide_mounts(id, plan.mounts, holdings).await?;
         let devices = self.provide_devices(id, plan.devices, holdings).await?;
+        let resources = self.locate(plan.limits).await.map_err(|source| CreateError::Spec { id: id.into(), source })?;
         let tokens = Tokens::random(stdio).map_err(|source| CreateError::Stream { id: id.into(), source })?;
         let request = v1::CreateContainerRequest {
             container_id: id.into(),
@@ -109,7 +122,7 @@ impl Pod {
             mounts,
             devices,
             process: Some(v1::Process { stdio: Some(tokens.message()), ..plan.process }),
-            resources: Some(plan.resources),
+            resources: Some(resources),
             pid_mode: plan.pid_mode.into(),
             masked_paths: plan.masked_paths,
             readonly_paths: plan.readonly_paths,

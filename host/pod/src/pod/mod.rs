@@ -12,6 +12,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::time::Instant;
 
 use husk_vmm_control::Timeline;
@@ -23,7 +24,8 @@ use crate::agent::Agent;
 use crate::assets::Assets;
 use crate::deadlines::Deadlines;
 use crate::devices::{Devices, SlotInfo};
-use crate::host::Placement;
+use crate::host::cgroup::Cgroup;
+use crate::host::{HostUsage, Placement, ScratchDisk};
 use crate::shares::Shares;
 use crate::spec::{PodTraits, VmSize};
 use crate::vmm::{VmEnded, Vmm, ended_now};
@@ -104,6 +106,11 @@ pub struct Pod {
     vmm: Arc<Vmm>,
     agent: Agent,
     devices: Arc<Devices>,
+    scratch: ScratchDisk,
+    /// The least killable container's oom_score_adj, which is the VMM's too; `i32::MAX` before the first container.
+    oom_score: AtomicI32,
+    /// On the host; none: the starter's.
+    cgroup: Option<Cgroup>,
     volumes: Volumes,
     shares: Shares,
     table: Arc<Table>,
@@ -145,6 +152,18 @@ impl Pod {
             slots: self.devices.list(),
             containers: self.table.list(),
         }
+    }
+
+    /// How many processes of a container were killed for want of memory so far. Never waits.
+    #[must_use]
+    pub fn oom_kills(&self, container: &str) -> u64 {
+        self.table.list().iter().find(|status| status.id == container).map_or(0, |status| status.oom_kills)
+    }
+
+    /// What the pod takes of the host, by the host's count. Never waits.
+    #[must_use]
+    pub fn host_usage(&self) -> HostUsage {
+        HostUsage::read(self.cgroup.as_ref(), self.vmm_pid())
     }
 
     /// Everything that happens from now on. A receiver that falls far behind misses events, for a guest may make any

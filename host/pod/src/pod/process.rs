@@ -12,7 +12,7 @@ use super::status::{ContainerState, ExitStatus};
 use super::table::Holdings;
 use crate::agent::{AgentError, ProcessStreams, StdioWanted, Tokens, attach};
 use crate::error::ProcessError;
-use crate::spec;
+use crate::spec::{self, Limits, SpecError};
 use crate::text;
 
 use ContainerState::{Created, Running, Stopped};
@@ -128,10 +128,29 @@ impl Pod {
         if let Some(id) = id {
             self.table.expect(id, &[Created, Running], "update")?;
         }
-        let limits = spec::resources(resources, &[])
-            .map_err(|source| ProcessError::Spec { container: container.into(), source })?;
+        let refused = |source| ProcessError::Spec { container: container.into(), source };
+        let mut limits = spec::resources(resources, &[]).map_err(refused)?;
+        if id.is_none() {
+            limits.agent.memory_max = spec::pod_memory(limits.agent.memory_max, self.size).map_err(refused)?;
+        }
+        let limits = self.locate(limits).await.map_err(refused)?;
         let request = v1::UpdateContainerRequest { container_id: container.into(), resources: Some(limits) };
         self.agent.update_container(request).await.map_err(|source| agent(container, source))
+    }
+
+    /// Limits as the agent sets them: devices of the host become the slots in which the pod has them.
+    pub(super) async fn locate(&self, limits: Limits) -> Result<v1::Resources, SpecError> {
+        let Limits { mut agent, throttles } = limits;
+        for throttle in throttles {
+            let slot = match self.devices.slot_of_block(throttle.major, throttle.minor).await {
+                Some(slot) => slot,
+                // What the containers write to their root file systems ends up there.
+                None if self.scratch.is_on(throttle.major, throttle.minor) => self.scratch.slot,
+                None => return Err(throttle.unknown_device()),
+            };
+            agent.io_max.push(v1::IoMax { slot, ..throttle.rates });
+        }
+        Ok(agent)
     }
 
     /// Usage of a container, also after its exit and until it is removed; of the pod where `id` is `None`. The numbers

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::time::{Instant, SystemTime};
 
 use husk_agent_api::{is_valid_id, v1};
@@ -18,9 +19,11 @@ use crate::agent::{Agent, follow};
 use crate::assets::Assets;
 use crate::devices::{Access, Devices};
 use crate::error::StartError;
+use crate::host::cgroup::Cgroup;
 use crate::host::dirs::{PodDirs, open_log};
+use crate::host::limits::HostLimits;
 use crate::host::teardown::{CgroupOrDirError, create_cgroup, record_process, release};
-use crate::host::{Placement, scratch};
+use crate::host::{Placement, ScratchDisk, room, scratch};
 use crate::network::{self, Network};
 use crate::shares::Shares;
 use crate::spec::{self, PodTraits, SandboxPlan, VmSize};
@@ -59,7 +62,9 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
     };
     let resources = BootResources::open(&config, &dirs)?;
 
-    let vmm = Arc::new(spawn_vmm(&config, &dirs, name.clone())?);
+    let cgroup = make_cgroup(&config, &dirs, &plan.host)?;
+    let vmm = Arc::new(spawn_vmm(&config, &dirs, cgroup.as_ref(), name.clone())?);
+    plan.host.rank(vmm.pid());
     record_process(&dirs, vmm.pid())?;
     timeline.vmm_spawned_us = micros_since(begin);
 
@@ -72,7 +77,7 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
     timeline.agent_main_us = hello.main_at_us;
     timeline.agent_listening_us = hello.listening_at_us;
 
-    let size = plan.size;
+    let (size, host) = (plan.size, plan.host);
     let traits = PodTraits { shares_pids: plan.share_pids, single_container: config.single_container };
     agent.resume(identity(plan, network.as_ref())?).await?;
     timeline.resumed_us = micros_since(begin);
@@ -82,8 +87,11 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
     }
 
     let devices = Arc::new(Devices::new(Arc::clone(&vmm), agent.clone()));
-    mount_scratch(&devices, &agent, &dirs).await?;
+    let scratch = mount_scratch(&devices, &agent, &dirs).await?;
     timeline.scratch_us = micros_since(begin);
+    if let Some(cgroup) = &cgroup {
+        host.apply_cpu(cgroup)?;
+    }
 
     let table = Arc::new(Table::new());
     let (released, tasks) = watch_over(&vmm, &agent, &table, undo);
@@ -106,6 +114,9 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
         vmm,
         agent,
         devices,
+        scratch,
+        cgroup,
+        oom_score: AtomicI32::new(i32::MAX),
         table,
         released,
         tasks,
@@ -121,7 +132,15 @@ fn check(config: &PodConfig) -> Result<SandboxPlan, StartError> {
     }
     let host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let host_cpus = u64::try_from(host_cpus).unwrap_or(1);
-    Ok(spec::sandbox(&config.spec, &config.id, config.single_container, host_cpus)?)
+    let plan = spec::sandbox(&config.spec, &config.id, config.single_container, host_cpus)?;
+    // Its memory is given only as the guest touches it; but what can never be given is better said now.
+    match room::available_mib() {
+        Some(available) if plan.size.memory_mib > available => {
+            let (needed, overhead) = (plan.size.memory_mib, spec::GUEST_OVERHEAD >> 20);
+            Err(StartError::NoRoom { needed, overhead, available })
+        }
+        _ => Ok(plan),
+    }
 }
 
 /// Removes what a pod has on the host, unless it is told that there is a VM to wait for.
@@ -223,18 +242,20 @@ fn open_kvm(path: &Path) -> Result<File, StartError> {
     })
 }
 
+/// Makes the pod's cgroup with its limits, but for the one of CPU time.
+fn make_cgroup(config: &PodConfig, dirs: &PodDirs, limits: &HostLimits) -> Result<Option<Cgroup>, StartError> {
+    let Placement::Cgroup(path) = &config.cgroup else { return Ok(None) };
+    let cgroup = create_cgroup(dirs, path).map_err(|error| match error {
+        CgroupOrDirError::Cgroup(error) => StartError::Cgroup(error),
+        CgroupOrDirError::Dir(error) => StartError::Dir(error),
+    })?;
+    limits.apply(&cgroup)?;
+    Ok(Some(cgroup))
+}
+
 /// Starts the VMM inside the pod's cgroup.
-fn spawn_vmm(config: &PodConfig, dirs: &PodDirs, pod: String) -> Result<Vmm, StartError> {
-    let cgroup = match &config.cgroup {
-        Placement::Inherit => None,
-        Placement::Cgroup(path) => {
-            let cgroup = create_cgroup(dirs, path).map_err(|error| match error {
-                CgroupOrDirError::Cgroup(error) => StartError::Cgroup(error),
-                CgroupOrDirError::Dir(error) => StartError::Dir(error),
-            })?;
-            Some(cgroup.entrance()?)
-        }
-    };
+fn spawn_vmm(config: &PodConfig, dirs: &PodDirs, cgroup: Option<&Cgroup>, pod: String) -> Result<Vmm, StartError> {
+    let cgroup = cgroup.map(Cgroup::entrance).transpose()?;
     let wanted = SpawnWanted {
         pod,
         program: &config.assets.vmm,
@@ -297,10 +318,11 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
     })
 }
 
-async fn mount_scratch(devices: &Devices, agent: &Agent, dirs: &PodDirs) -> Result<(), StartError> {
+async fn mount_scratch(devices: &Devices, agent: &Agent, dirs: &PodDirs) -> Result<ScratchDisk, StartError> {
     // Plugged for the pod's whole life: its lease is never given back.
     let lease = devices.acquire(&dirs.scratch(), Access::Exclusive).await.map_err(StartError::ScratchDevice)?;
-    Ok(agent.mount_scratch(lease.slot()).await?)
+    agent.mount_scratch(lease.slot()).await?;
+    Ok(ScratchDisk::new(lease.slot(), dirs.data()))
 }
 
 /// Follows the guest's events, and clears up after the VM whenever it ends.

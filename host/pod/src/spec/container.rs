@@ -5,7 +5,7 @@ use oci_spec::runtime::Spec;
 
 use super::devices::PlannedDevice;
 use super::mounts::{PlannedMount, mounts};
-use super::{SpecError, container_path, devices, linux, namespaces, process, resources};
+use super::{Limits, SpecError, container_path, devices, linux, namespaces, process, resources};
 
 /// A container as the agent will be asked for it, but for what needs devices and tokens.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct ContainerPlan {
     pub(crate) process: v1::Process,
     pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) devices: Vec<PlannedDevice>,
-    pub(crate) resources: v1::Resources,
+    pub(crate) limits: Limits,
     pub(crate) pid_mode: v1::PidMode,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
@@ -49,7 +49,7 @@ pub(crate) fn container(spec: &Spec, pod: PodTraits) -> Result<ContainerPlan, Sp
         process,
         mounts: mounts(spec.mounts().as_deref().unwrap_or_default())?,
         devices: devices::nodes(devices, rules)?,
-        resources: limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default(),
+        limits: limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default(),
         pid_mode: namespaces::pid_mode(linux.namespaces().as_deref().unwrap_or_default(), pod.shares_pids)?,
         masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,

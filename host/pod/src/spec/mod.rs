@@ -21,9 +21,9 @@ pub(crate) use container::{ContainerPlan, PodTraits, container};
 pub(crate) use devices::{BlockDevice, PlannedDevice};
 pub(crate) use mounts::{DiskFs, HostTree, Medium, MountSource, PlannedMount, VolumeWanted};
 pub(crate) use process::process;
-pub(crate) use resources::resources;
+pub(crate) use resources::{Limits, resources};
 pub use sandbox::{GUEST_OVERHEAD, VmSize};
-pub(crate) use sandbox::{SandboxPlan, sandbox};
+pub(crate) use sandbox::{SandboxPlan, pod_memory, sandbox};
 
 use crate::text::printable;
 

@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use husk_agent_api::v1;
 use oci_spec::runtime::Spec;
 
-use super::{SpecError, devices, linux, namespaces, refuse_some, resources};
+use crate::host::VMM_OVERHEAD;
+use crate::host::limits::HostLimits;
+
+use super::{Limits, SpecError, devices, linux, namespaces, refuse_some, resources};
 
 /// Guest memory of a pod whose containers have no memory limit, in bytes.
 const DEFAULT_MEMORY: u64 = 512 * MIB;
@@ -28,6 +31,7 @@ const MAX_HOSTNAME: usize = 64;
 
 const MEMORY_ANNOTATION: &str = "io.kubernetes.cri.sandbox-memory";
 const QUOTA_ANNOTATION: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+const SHARES_ANNOTATION: &str = "io.kubernetes.cri.sandbox-cpu-shares";
 const PERIOD_ANNOTATION: &str = "io.kubernetes.cri.sandbox-cpu-period";
 const SHARE_PIDS_ANNOTATION: &str = "dev.husk.share-process-namespace";
 const RESOLV_CONF_ANNOTATION: &str = "dev.husk.resolv-conf";
@@ -43,10 +47,19 @@ pub struct VmSize {
     pub vcpus: u8,
 }
 
+impl VmSize {
+    /// What all containers together may use, in bytes.
+    #[must_use]
+    pub fn containers_bytes(self) -> u64 {
+        self.memory_mib.saturating_mul(MIB).saturating_sub(GUEST_OVERHEAD)
+    }
+}
+
 /// What the sandbox asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct SandboxPlan {
     pub(crate) size: VmSize,
+    pub(crate) host: HostLimits,
     pub(crate) hostname: String,
     pub(crate) sysctls: HashMap<String, String>,
     pub(crate) resources: v1::Resources,
@@ -73,19 +86,43 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: 
     let limits = spec_linux.and_then(|linux| linux.resources().as_ref());
     let devices = spec_linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
     let blocks = devices::block_numbers(devices);
-    let limits = limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default();
+    let Limits { agent: mut limits, throttles } =
+        limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default();
+    if let (Some(throttle), false) = (throttles.first(), single_container) {
+        let device = format!("{}:{}", throttle.major, throttle.minor);
+        let why = "the pod's disks are not there yet when its own limits are set; limit its containers";
+        return Err(SpecError::unsupported("linux.resources.blockIO", device, why));
+    }
     let annotations = spec.annotations().as_ref();
     let annotation = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
     let share_pids = flag(SHARE_PIDS_ANNOTATION, annotation(SHARE_PIDS_ANNOTATION))?;
     if single_container {
         refuse_some("annotations", share_pids.then_some(&()), "a pod of one container has nobody to share with")?;
     }
+    let cpu = cpu_limit(&annotation, &limits)?;
+    let size = size(&annotation, &limits, cpu, host_cpus)?;
+    let host = HostLimits {
+        memory: size.memory_mib.saturating_mul(MIB).saturating_add(VMM_OVERHEAD),
+        cpu,
+        cpu_weight: match number(SHARES_ANNOTATION, annotation(SHARES_ANNOTATION))? {
+            0 => limits.cpu_weight,
+            shares => Some(resources::weight(shares)),
+        },
+        oom_score_adj: spec.process().as_ref().and_then(|process| process.oom_score_adj()),
+    };
+    if single_container {
+        // Its limits are set on its own cgroup.
+        limits = v1::Resources::default();
+    }
+    // Whatever the containers are allowed, they leave the guest's kernel and agent what these need.
+    let room = i64::try_from(size.containers_bytes()).unwrap_or(i64::MAX);
+    limits.memory_max = Some(limits.memory_max.filter(|own| (0..room).contains(own)).unwrap_or(room));
     Ok(SandboxPlan {
-        size: size(&annotation, &limits, host_cpus)?,
+        size,
+        host,
         hostname: hostname(spec.hostname().as_deref(), id)?,
         sysctls: sysctls(spec_linux.and_then(|linux| linux.sysctl().as_ref()))?,
-        // The only container's limits are set on its own cgroup.
-        resources: if single_container { v1::Resources::default() } else { limits },
+        resources: limits,
         share_pids,
         netns,
         resolv_conf: file(RESOLV_CONF_ANNOTATION, annotation(RESOLV_CONF_ANNOTATION))?,
@@ -94,9 +131,23 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: 
     })
 }
 
+/// A new memory limit of a running pod: the room that its VM has is the most.
+pub(crate) fn pod_memory(wanted: Option<i64>, size: VmSize) -> Result<Option<i64>, SpecError> {
+    let room = i64::try_from(size.containers_bytes()).unwrap_or(i64::MAX);
+    match wanted {
+        Some(bytes) if bytes > room => {
+            let why = format!("the pod's VM has {room} bytes for its containers and does not grow; make the pod anew");
+            Err(SpecError::unsupported("linux.resources.memory.limit", bytes.to_string(), why))
+        }
+        Some(-1) => Ok(Some(room)),
+        wanted => Ok(wanted),
+    }
+}
+
 fn size<'a>(
     annotation: &impl Fn(&str) -> Option<&'a str>,
     limits: &v1::Resources,
+    cpu: Option<(u64, u64)>,
     host_cpus: u64,
 ) -> Result<VmSize, SpecError> {
     // The sandbox's own limit is the pod's; a container's, where it is the only one.
@@ -111,6 +162,16 @@ fn size<'a>(
         let why = "a VM has at most 1 TiB; lower the containers' memory limits";
         return Err(SpecError::invalid(format!("annotations[{MEMORY_ANNOTATION}]"), memory.to_string(), why));
     }
+    let wanted = cpu.map_or(DEFAULT_VCPUS, |(quota, period)| quota.div_ceil(period.max(1)));
+    let vcpus = wanted.clamp(1, host_cpus.clamp(1, MAX_VCPUS));
+    Ok(VmSize { memory_mib: memory_mib.max(MIN_MEMORY_MIB), vcpus: u8::try_from(vcpus).unwrap_or(1) })
+}
+
+/// The pod's CPU time: so many microseconds in a period of so many.
+fn cpu_limit<'a>(
+    annotation: &impl Fn(&str) -> Option<&'a str>,
+    limits: &v1::Resources,
+) -> Result<Option<(u64, u64)>, SpecError> {
     let quota = match annotation(QUOTA_ANNOTATION) {
         Some(text) if text.starts_with('-') => 0,
         text => number(QUOTA_ANNOTATION, text)?,
@@ -118,12 +179,15 @@ fn size<'a>(
     let quota =
         if quota == 0 { limits.cpu_quota_us.and_then(|quota| u64::try_from(quota).ok()).unwrap_or(0) } else { quota };
     let period = match number(PERIOD_ANNOTATION, annotation(PERIOD_ANNOTATION))? {
-        0 => limits.cpu_period_us.unwrap_or(DEFAULT_PERIOD).max(1),
+        0 => limits.cpu_period_us.unwrap_or(DEFAULT_PERIOD),
         period => period,
     };
-    let wanted = if quota == 0 { DEFAULT_VCPUS } else { quota.div_ceil(period) };
-    let vcpus = wanted.clamp(1, host_cpus.clamp(1, MAX_VCPUS));
-    Ok(VmSize { memory_mib: memory_mib.max(MIN_MEMORY_MIB), vcpus: u8::try_from(vcpus).unwrap_or(1) })
+    if !(1000..=1_000_000).contains(&period) {
+        let why = "the kernel accepts periods from 1000 to 1000000 microseconds";
+        return Err(SpecError::invalid(format!("annotations[{PERIOD_ANNOTATION}]"), period.to_string(), why));
+    }
+    // The kernel takes no quota below one millisecond.
+    Ok((quota > 0).then_some((quota.max(1000), period)))
 }
 
 /// 0 when absent or empty.
@@ -234,7 +298,28 @@ mod tests {
             testing::with("/linux/resources", json!({"memory": {"limit": 268_435_456}, "cpu": {"quota": 300_000}}));
         let plan = sandbox(&spec, "c1", true, 8).unwrap();
         assert_eq!(plan.size, VmSize { memory_mib: 384, vcpus: 3 });
-        assert_eq!(plan.resources, v1::Resources::default());
+        let whole = v1::Resources { memory_max: Some(268_435_456), ..v1::Resources::default() };
+        assert_eq!(plan.resources, whole);
+    }
+
+    #[test]
+    fn the_pods_own_limit_leaves_the_guest_its_overhead() {
+        let limit = |wanted: i64| {
+            let resources = json!({"memory": {"limit": wanted}});
+            let mut spec = testing::with("/linux/resources", resources);
+            spec.set_annotations(Some([(MEMORY_ANNOTATION.to_owned(), (256 * MIB).to_string())].into()));
+            sandbox(&spec, "p", false, 8).unwrap().resources.memory_max
+        };
+        assert_eq!(limit(64 << 20), Some(64 << 20));
+        assert_eq!(limit(-1), Some(256 << 20));
+        assert_eq!(with("/annotations", json!({})).unwrap().resources.memory_max, Some(512 << 20));
+    }
+
+    #[test]
+    fn a_device_is_limited_for_containers_only() {
+        let throttle = json!({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}]}});
+        assert!(with("/linux/resources", throttle.clone()).is_err());
+        assert!(sandbox(&testing::with("/linux/resources", throttle), "p", true, 1).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -85,7 +85,8 @@ pub(super) struct Task {
     pub(super) bundle: PathBuf,
     pub(super) init: Arc<Process>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
-    oom_killed: AtomicBool,
+    /// Its processes that were killed for want of memory.
+    oom_kills: AtomicU64,
     /// Somebody asked for the sandbox's end.
     pub(super) stopping: AtomicBool,
 }
@@ -103,8 +104,8 @@ impl Task {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn oom_killed(&self) -> bool {
-        self.oom_killed.load(Ordering::Relaxed)
+    pub(super) fn oom_kills(&self) -> u64 {
+        self.oom_kills.load(Ordering::Relaxed)
     }
 }
 
@@ -199,7 +200,7 @@ impl Engine {
             bundle: bundle.to_owned(),
             init: Process::first(id, streams),
             execs: Mutex::new(BTreeMap::new()),
-            oom_killed: AtomicBool::new(false),
+            oom_kills: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         });
         state.tasks.push(Arc::clone(&task));
@@ -254,7 +255,7 @@ impl Engine {
             let exit = match pod.wait(&process.container, process.exec.as_deref()).await {
                 Ok(status) => {
                     if status.oom_killed {
-                        engine.note_oom(&process.container);
+                        engine.note_ooms(&process.container, pod.oom_kills(&process.container).max(1));
                     }
                     Exit { code: status.code, at: status.at }
                 }
@@ -289,14 +290,14 @@ impl Engine {
         self.publish(topics::TASK_EXIT_EVENT_TOPIC, &event);
     }
 
-    /// Notes the VM's end, and every container's first death by its memory limit before it.
+    /// Notes the VM's end, and every kill by a memory limit before it.
     pub(super) fn watch_vm(self: &Arc<Self>, pod: &Arc<Pod>) {
         let (engine, pod) = (Arc::clone(self), Arc::clone(pod));
         let mut events = pod.events();
         tokio::spawn(async move {
             loop {
                 match events.recv().await {
-                    Ok(PodEvent::Oom { container, .. }) => engine.note_oom(&container),
+                    Ok(PodEvent::Oom { container, kills }) => engine.note_ooms(&container, kills),
                     Ok(PodEvent::Exited { .. }) => {}
                     // Of kills that were missed the exits tell, too.
                     Err(RecvError::Lagged(_)) => {}
@@ -312,9 +313,12 @@ impl Engine {
         });
     }
 
-    fn note_oom(&self, container: &str) {
+    /// One event for each kill that is new among `kills`, but no more than a guest can make us send at a time.
+    fn note_ooms(&self, container: &str, kills: u64) {
+        const MOST: u64 = 64;
         let Some(task) = self.find(container) else { return };
-        if !task.oom_killed.swap(true, Ordering::Relaxed) {
+        let known = task.oom_kills.fetch_max(kills, Ordering::Relaxed);
+        for _ in 0..kills.saturating_sub(known).min(MOST) {
             let event = TaskOOM { container_id: container.to_owned(), ..TaskOOM::default() };
             self.publish(topics::TASK_OOM_EVENT_TOPIC, &event);
         }

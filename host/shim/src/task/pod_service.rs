@@ -34,6 +34,10 @@ impl api::Pod for PodService {
         Ok(api::ProcessesResponse { processes, ..api::ProcessesResponse::default() })
     }
 
+    async fn stats(&self, _: &TtrpcContext, _: api::StatsRequest) -> ttrpc::Result<api::PodStats> {
+        Ok(self.engine.host_stats()?)
+    }
+
     async fn reopen_log(
         &self,
         _: &TtrpcContext,

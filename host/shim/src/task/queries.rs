@@ -64,6 +64,24 @@ impl Engine {
         Ok(stats::metrics(&self.running_pod()?.stats(guest_id(task.kind, id)).await?))
     }
 
+    /// What the pod takes of the host.
+    pub(super) fn host_stats(&self) -> Result<api::PodStats, Error> {
+        let usage = self.running_pod()?.host_usage();
+        Ok(api::PodStats {
+            cgroup: usage.cgroup.to_string_lossy().into_owned(),
+            cpu_us: usage.cpu_us,
+            cpu_user_us: usage.cpu_user_us,
+            cpu_system_us: usage.cpu_system_us,
+            cpu_throttled_us: usage.cpu_throttled_us,
+            memory: usage.memory,
+            memory_peak: usage.memory_peak,
+            memory_limit: usage.memory_limit,
+            memory_anon: usage.memory_anon,
+            vmm_resident: usage.vmm_resident,
+            ..api::PodStats::default()
+        })
+    }
+
     /// Changes limits while the container, or the pod, lives.
     pub(super) async fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
         let task = self.task(id)?;
@@ -139,7 +157,8 @@ impl Engine {
                     state: state.into(),
                     exit_code: phase.exit().map(|exit| exit.code).unwrap_or_default(),
                     exited_at_ns: phase.exit().map(|exit| nanoseconds(exit.at)).unwrap_or_default(),
-                    oom_killed: task.oom_killed(),
+                    oom_killed: task.oom_kills() > 0,
+                    oom_kills: task.oom_kills(),
                     ..api::ContainerInspect::default()
                 }
             })

@@ -8,6 +8,7 @@
 //!
 //! Section numbers are those of the virtio specification, version 1.2.
 
+pub mod balloon;
 pub mod blk;
 pub mod buffer;
 pub mod fs;

@@ -61,18 +61,29 @@ impl SlotTable {
 
     /// Fills the lowest free slot.
     pub fn plug(&self, device: VirtioDevice) -> Result<SlotIndex, SlotError> {
-        for (index, slot) in (0..).zip(&self.slots) {
+        for (index, slot) in (0..).map(SlotIndex).zip(&self.slots) {
             let mut slot = lock(slot);
             if slot.is_none() {
-                let wires = self
-                    .wiring
-                    .connect(index, &device)
-                    .map_err(|source| SlotError::Wire { slot: SlotIndex(index), source })?;
-                *slot = Some(Filled { _wires: wires, mmio: MmioDevice::new(device) });
-                return Ok(SlotIndex(index));
+                *slot = Some(self.fill(index, device)?);
+                return Ok(index);
             }
         }
         Err(SlotError::Full)
+    }
+
+    /// Fills that slot, for a device of the machine itself.
+    pub fn plug_at(&self, index: SlotIndex, device: VirtioDevice) -> Result<(), SlotError> {
+        let mut slot = lock(self.place(index)?);
+        if slot.is_some() {
+            return Err(SlotError::Full);
+        }
+        *slot = Some(self.fill(index, device)?);
+        Ok(())
+    }
+
+    fn fill(&self, slot: SlotIndex, device: VirtioDevice) -> Result<Filled, SlotError> {
+        let wires = self.wiring.connect(slot.0, &device).map_err(|source| SlotError::Wire { slot, source })?;
+        Ok(Filled { _wires: wires, mmio: MmioDevice::new(device) })
     }
 
     /// Empties a slot. Without `force` only when no driver holds the device.

@@ -236,9 +236,9 @@ fn a_disk_in_use_is_busy_unless_forced() {
     let error = vmm.unplug(slot, false).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Busy);
     assert!(error.message.contains("virtio-mmio.1"), "{error}");
-    assert_eq!(vmm.status().slots.len(), 2);
+    assert_eq!(vmm.status().slots.len(), 3);
     vmm.unplug(slot, true).unwrap();
-    assert_eq!(vmm.status().slots.len(), 1);
+    assert_eq!(vmm.status().slots.len(), 2);
     // The guest lives on; only that disk is gone.
     assert_eq!(guest.ask("cpus"), "0");
 }

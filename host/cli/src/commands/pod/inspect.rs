@@ -42,9 +42,9 @@ fn conditions(pod: &PodRecord) -> Vec<Value> {
 }
 
 async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
-    let live = match engine.connect(&pod.id).await? {
-        Some(shim) => shim.inspect().await.ok(),
-        None => None,
+    let (live, host) = match engine.connect(&pod.id).await? {
+        Some(shim) => (shim.inspect().await.ok(), shim.pod_stats().await.ok()),
+        None => (None, None),
     };
     let boot = live.as_ref().map(boot::timeline).or_else(|| pod.boot.clone());
     let containers: Vec<_> = pod
@@ -61,7 +61,7 @@ async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
                     "Pid": c.state.pid.unwrap_or_default(),
                     "Ready": c.is_ready(),
                     "ExitCode": c.state.exit_code.unwrap_or_default(),
-                    "OOMKilled": c.state.oom_killed,
+                    "OOMKilled": c.state.oom_kills > 0,
                     "Error": c.state.message.clone().unwrap_or_default(),
                     "StartedAt": c.state.started,
                     "FinishedAt": c.state.finished,
@@ -104,6 +104,16 @@ async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
             "Kernel": boot.as_ref().map(|b| b.kernel.clone()),
             "Slots": slots,
         },
+        // By the host's count, guest and VMM together.
+        "Host": host.map(|host| json!({
+            "Cgroup": host.cgroup,
+            "CpuUs": host.cpu_us,
+            "CpuThrottledUs": host.cpu_throttled_us,
+            "MemoryBytes": host.memory,
+            "MemoryPeakBytes": host.memory_peak,
+            "MemoryLimitBytes": host.memory_limit,
+            "VmmResidentBytes": host.vmm_resident,
+        })),
         // In the order of the steps; a JSON object would sort them by name.
         "BootTimelineMs": boot.as_ref().map(|b| {
             b.timeline_ms.iter().map(|(name, ms)| BTreeMap::from([(name.clone(), *ms)])).collect::<Vec<_>>()

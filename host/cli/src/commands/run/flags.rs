@@ -6,6 +6,15 @@ use anyhow::{Context as _, ensure};
 
 use crate::pods::plan::Rlimit;
 
+/// A cgroup of the host that holds pods' own.
+pub(crate) fn cgroup_parent(text: &str) -> Result<String, String> {
+    let climbs = text.split('/').any(|part| part == "..");
+    if text.trim_matches('/').is_empty() || climbs || text.contains(':') {
+        return Err("it is the path of a cgroup, such as /machines, or a slice of systemd such as machine.slice".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// `128m`, `1g`, `64k`, `512b`, `1048576`: powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();

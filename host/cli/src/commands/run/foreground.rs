@@ -61,11 +61,11 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<u8> {
             undo(&engine, &ready).await?;
             return Err(error);
         }
-        Err(error) => Ended { code: runner::KILLED, oom_killed: false, at: Timestamp::now(), message: Some(error) },
+        Err(error) => Ended { code: runner::KILLED, oom_kills: 0, at: Timestamp::now(), message: Some(error) },
     };
     if let Some(message) = &ended.message {
         eprintln!("husk: container {}: {message}", ready.container.name);
-    } else if ended.oom_killed {
+    } else if ended.oom_kills > 0 {
         eprintln!("husk: container {} was killed by its memory limit", ready.container.name);
     }
     settle(&engine, &shim, &ready, &ended).await?;

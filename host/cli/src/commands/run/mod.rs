@@ -75,6 +75,9 @@ pub(crate) struct Args {
     /// Size of /dev/shm, which the pod's containers share
     #[arg(long, value_name = "BYTES", value_parser = flags::bytes)]
     shm_size: Option<u64>,
+    /// The pod's cgroup goes into this one of the host: a path, or a slice of systemd such as machine.slice
+    #[arg(long, value_name = "CGROUP", value_parser = flags::cgroup_parent)]
+    cgroup_parent: Option<String>,
     /// Working directory [default: the image's]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,

@@ -37,6 +37,10 @@ pub(super) fn place(args: &Args) -> anyhow::Result<Place> {
         return Err(anyhow::anyhow!("--shm-size: /dev/shm is the pod's, and the pod is there already"))
             .hint("leave --shm-size away, or give it when the pod is made");
     }
+    if matches!(place, Place::Existing(_)) && args.cgroup_parent.is_some() {
+        return Err(anyhow::anyhow!("--cgroup-parent: the cgroup is the pod's, and the pod is there already"))
+            .hint("leave --cgroup-parent away, or give it when the pod is made");
+    }
     if let (Place::Existing(_), Some(flag)) = (&place, args.network.given()) {
         return Err(anyhow::anyhow!("{flag}: the network is the pod's, and the pod is there already"))
             .hint(format!("leave {flag} away, or give it when the pod is made"));
@@ -67,6 +71,7 @@ pub(super) fn pod(args: &Args, place: &Place) -> anyhow::Result<PodPlan> {
         qualified_names: false,
         network: args.network.plan()?,
         shm_size: args.shm_size,
+        cgroup_parent: args.cgroup_parent.clone(),
         containers: vec![container],
         ..PodPlan::default()
     })

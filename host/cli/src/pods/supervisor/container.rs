@@ -108,7 +108,7 @@ impl Supervisor {
                     error::exit::HUSK => START_ERROR,
                     code => u32::from(code),
                 };
-                self.change(id, |c| c.state.exited(code, false, Timestamp::now(), Some(error.to_string())));
+                self.change(id, |c| c.state.exited(code, 0, Timestamp::now(), Some(error.to_string())));
                 Err(error)
             }
         }
@@ -121,7 +121,7 @@ impl Supervisor {
         let reason = reason.lock().ok().and_then(|mut reason| reason.take());
         ended.message = ended.message.or(reason);
         self.change(id, |c| {
-            c.state.exited(ended.code, ended.oom_killed, ended.at, ended.message.clone());
+            c.state.exited(ended.code, ended.oom_kills, ended.at, ended.message.clone());
             // In the same step, so that nobody takes this end for the last one.
             if c.wanted == Wanted::Run && backoff::restarts(c.restart, ended.code) {
                 c.state.status = Status::Restarting;

@@ -3,7 +3,7 @@ use crate::pods::directory::tests::{container, pod};
 
 fn ended(code: u32, wanted: Wanted, kind: Kind) -> ContainerRecord {
     let mut container = ContainerRecord { wanted, kind, ..container("c") };
-    container.state.exited(code, false, Timestamp::now(), None);
+    container.state.exited(code, 0, Timestamp::now(), None);
     container
 }
 
