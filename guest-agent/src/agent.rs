@@ -18,6 +18,7 @@ use crate::container::control;
 use crate::error::{Context, Error, Result};
 use crate::events::EventLog;
 use crate::launch::status::{Progress, StatusReceiver};
+use crate::paths;
 use crate::pod::identity;
 use crate::pod::slots::Slots;
 use crate::pod::volumes::Volumes;
@@ -49,7 +50,6 @@ pub struct Agent {
     pub main_at_us: u64,
     /// See `main_at_us`.
     pub listening_at_us: u64,
-    agent_cgroup: Cgroup,
     ports: HostPorts,
     identity: Mutex<Identity>,
     containers: Mutex<HashMap<String, Entry>>,
@@ -80,8 +80,6 @@ pub struct Parts {
     pub zygote: Zygote,
     /// The pod's cgroup.
     pub pod_cgroup: Cgroup,
-    /// The agent's own cgroup.
-    pub agent_cgroup: Cgroup,
     /// The ports that the VMM listens to.
     pub ports: HostPorts,
     /// Monotonic microseconds when main began.
@@ -111,7 +109,6 @@ impl Agent {
             slots: Slots::new(),
             main_at_us: parts.main_at_us,
             listening_at_us: monotonic_us(),
-            agent_cgroup: parts.agent_cgroup,
             ports,
             identity: Mutex::default(),
             containers: Mutex::default(),
@@ -201,7 +198,13 @@ impl Agent {
         let mut request = Request::new(Job::Reaper);
         request.in_new_pid_namespace();
         request.give(Role::Status, theirs);
-        request.give(Role::Cgroup, self.agent_cgroup.open()?);
+        // Not the agent's: containers share a process namespace with this process and, with the capability to trace it,
+        // could join its cgroup namespace.
+        let cgroup = Cgroup::at(paths::REAPER_CGROUP);
+        if !cgroup.path().exists() {
+            cgroup.create()?;
+        }
+        request.give(Role::Cgroup, cgroup.open()?);
         let spawned = self.zygote.spawn(request).await?;
         match status.next().await? {
             Progress::Ready => {}

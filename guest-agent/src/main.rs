@@ -34,7 +34,7 @@ fn run(main_at_us: u64, ports: &mut HostPorts) -> Result<()> {
     husk_agent::sys::interface_up("lo").on("ioctl SIOCSIFFLAGS", "lo")?;
     // SAFETY: nothing has made a thread yet.
     let zygote = unsafe { zygote::fork() }?;
-    let parts = Parts { zygote, pod_cgroup: cgroups.pod, agent_cgroup: cgroups.agent, ports: *ports, main_at_us };
+    let parts = Parts { zygote, pod_cgroup: cgroups.pod, ports: *ports, main_at_us };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

@@ -4,8 +4,14 @@ use std::path::PathBuf;
 
 /// Root of the cgroup v2 hierarchy.
 pub const CGROUP: &str = "/sys/fs/cgroup";
+/// A container's own cgroup, below the one of its id.
+pub const CONTAINER_CGROUP: &str = "container";
+/// The cgroup of PID 1 of a shared process namespace.
+pub const REAPER_CGROUP: &str = "/sys/fs/cgroup/reaper";
 /// Empty directory that a launching process mounts its container's root on, in its own mount namespace.
 pub const NEW_ROOT: &str = "/run/husk/root";
+/// Nodes of the pod's disks.
+pub const DISKS: &str = "/run/husk/disks";
 /// The pod's scratch disk.
 pub const SCRATCH: &str = "/run/husk/scratch";
 /// The pod's `/dev/shm`.

@@ -88,6 +88,37 @@ pub fn set_project_quota(file_system: impl AsFd, project: u32, kib: u64) -> Resu
     .map(|_| ())
 }
 
+/// `struct sock_filter` of linux/filter.h.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SockFilter {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when the condition holds.
+    pub then: u8,
+    /// Instructions to skip when it does not.
+    pub otherwise: u8,
+    /// Operand.
+    pub value: u32,
+}
+
+/// seccomp(2), `SECCOMP_SET_MODE_FILTER`.
+pub fn set_seccomp_filter(code: &[SockFilter], flags: u32) -> Result<()> {
+    /// `struct sock_fprog`.
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        code: *const SockFilter,
+    }
+    let length = u16::try_from(code.len()).map_err(|_| Errno::TOOBIG)?;
+    let program = Program { length, code: code.as_ptr() };
+    // SAFETY: the call reads one `struct sock_fprog` and as many instructions as it says, both of which are live.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
+    })
+    .map(|_| ())
+}
+
 /// What [`clone3`] made.
 #[derive(Debug)]
 pub enum Cloned {

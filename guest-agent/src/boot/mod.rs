@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountFlags};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, sysctls};
 use crate::error::{Context, Result};
 use crate::paths;
 use crate::sys::{MountAttr, mount_setattr};
@@ -23,13 +23,14 @@ const AGENT_MEMORY_MIN: &str = "16777216";
 /// Files that a process may have open unless its container says otherwise, as containerd has it.
 const MAX_FILES: u64 = 1 << 20;
 
-const DIRECTORIES: [&str; 12] = [
+const DIRECTORIES: [&str; 13] = [
     "proc",
     "sys",
     "dev",
     "run",
     "run/husk",
     "run/husk/root",
+    "run/husk/disks",
     "run/husk/scratch",
     "run/husk/shm",
     "run/husk/pod",
@@ -77,6 +78,7 @@ pub fn mount_file_systems() -> Result<()> {
     mount("proc", "/proc", quiet, c"")?;
     mount("sysfs", "/sys", quiet, c"")?;
     mount("devtmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=0755")?;
+    mount("tmpfs", paths::DISKS, MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=0700,nr_inodes=256,nr_blocks=1")?;
     mount("cgroup2", paths::CGROUP, quiet, c"nsdelegate,memory_recursiveprot")
 }
 
@@ -93,6 +95,7 @@ pub fn make_cgroups() -> Result<Cgroups> {
     root.enable_controllers()?;
     cgroups.pod.enable_controllers()?;
     cgroups.agent.write("cgroup.procs", "1")?;
+    sysctls::protect(&cgroups.pod)?;
     // The root has no memory controller files, its children do.
     cgroups.agent.write("memory.min", AGENT_MEMORY_MIN)?;
     Ok(cgroups)
@@ -113,6 +116,10 @@ pub fn raise_limits() {
         ("kernel/pid_max", "4194304"),
         // As kubelet sets it on every node: containers have limits of their own.
         ("vm/overcommit_memory", "1"),
+        // Should the kernel ever run a program by itself, in the agent's root, then without any capability; a set that
+        // is taken away here cannot be given back.
+        ("kernel/usermodehelper/bset", "0 0"),
+        ("kernel/usermodehelper/inheritable", "0 0"),
         // As containerd and podman set them: the network is the pod's own, and nobody else's port or echo is taken.
         ("net/ipv4/ping_group_range", "0 2147483647"),
         ("net/ipv4/ip_unprivileged_port_start", "0"),

@@ -70,6 +70,9 @@ pub fn create(request: &CreateContainerRequest) -> Result<()> {
     if let Some(resources) = &request.resources {
         crate::cgroup::limits::Limits::new(resources)?;
     }
+    if let Some(filter) = &request.seccomp {
+        crate::launch::seccomp::check(filter)?;
+    }
     process(request.process.as_ref())
 }
 

@@ -64,16 +64,24 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
             node.r#type = "b".to_owned();
         }
     }
+    if request.all_devices {
+        request.devices.extend(devices::shared());
+    }
     let id = request.container_id.clone();
     let process = request.process.clone().unwrap_or_default();
     let tokens = process.stdio.unwrap_or_default();
     agent.streams.check(&tokens)?;
 
-    let cgroup = agent.cgroup.child(&id);
+    // The container's own cgroup is the root of its cgroup namespace. The device rules are on the one above, out of its
+    // reach: from a privileged container they could be taken off.
+    let fence = agent.cgroup.child(&id);
+    fence.create()?;
+    fence.enable_controllers()?;
+    devices::restrict(&fence, &request.devices)?;
+    let cgroup = fence.child(paths::CONTAINER_CGROUP);
     cgroup.create()?;
     cgroup.bound_subtree()?;
     agent.limits(&request.resources.clone().unwrap_or_default()).await?.apply(&cgroup)?;
-    devices::restrict(&cgroup, &request.devices)?;
 
     let mut spawn = Request::new(Job::Init);
     spawn.give(Role::RootFs, root_fs(agent, &id, request.root_fs.as_ref(), held).await?);
@@ -106,7 +114,7 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
     let init = Process { pid, pidfd: Arc::new(pidfd), console, stdin: tokens.stdin };
     let phase = Phase::Created { start, status };
     let state = State { phase, init, execs: HashMap::new(), ooms_told: 0 };
-    let container = Arc::new(Container { id, cgroup, state: Mutex::new(state), removals });
+    let container = Arc::new(Container { id, cgroup, seccomp: request.seccomp, state: Mutex::new(state), removals });
     Ok(Built { container, exit, removals: removals_queue })
 }
 
@@ -139,7 +147,8 @@ async fn until_ready(status: &StatusReceiver, tokens: &v1::Stdio) -> Result<Opti
             Progress::Failed(error) => return Err(error),
             Progress::Closed => {
                 return Err(Error::precondition(
-                    "its init was killed while it was being set up; is its memory limit too small?",
+                    "its init was killed while it was being set up; is its memory limit too small, or does its \
+                     seccomp profile kill who calls capset, prctl or write?",
                 ));
             }
         }
@@ -155,7 +164,7 @@ fn launch_spec(request: &CreateContainerRequest, process: v1::Process) -> Result
         propagation: check::propagation(request.root_propagation)?,
         read_only: request.root_fs.as_ref().is_some_and(|root_fs| root_fs.read_only),
     };
-    Ok(LaunchSpec { process: Some(process), root: Some(root) })
+    Ok(LaunchSpec { process: Some(process), root: Some(root), seccomp: request.seccomp.clone() })
 }
 
 /// The root as a detached mount: overlayfs of the images with a writable layer on the scratch disk. A read-only root

@@ -90,7 +90,7 @@ async fn launch(agent: &Arc<Agent>, container: &Arc<Container>, exec_id: &str, p
     spawn.give(Role::PidNamespace, copy()?);
     spawn.give(Role::Cgroup, container.cgroup.open()?);
     let (status, mut streams) = give_stdio(&mut spawn, &process)?;
-    spawn.give_spec(&LaunchSpec { process: Some(process), root: None })?;
+    spawn.give_spec(&LaunchSpec { process: Some(process), root: None, seccomp: container.seccomp.clone() })?;
 
     let kills_before = container.tell_ooms(&agent.events);
     let Spawned { pid, pidfd, exit } = agent.zygote.spawn(spawn).await?;

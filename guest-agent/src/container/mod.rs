@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use husk_agent_api::v1::{OutOfMemory, event::Kind};
+use husk_agent_api::v1::{OutOfMemory, SeccompFilter, event::Kind};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cgroup::Cgroup;
@@ -36,6 +36,8 @@ pub struct Container {
     pub id: String,
     /// Holds all its processes.
     pub cgroup: Cgroup,
+    /// Every process of it has this filter.
+    pub seccomp: Option<SeccompFilter>,
     state: Mutex<State>,
     removals: mpsc::Sender<oneshot::Sender<Result<()>>>,
 }

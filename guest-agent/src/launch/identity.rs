@@ -5,6 +5,7 @@ use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::seccomp::Filter;
 use crate::error::{Context, Result};
 
 /// umask when the request has none, as container runtimes have it.
@@ -17,8 +18,12 @@ pub(super) fn set_oom_score_adj(process: &v1::Process) -> Result<()> {
         .on("write", format_args!("/proc/self/oom_score_adj {score}"))
 }
 
-/// Gives up the agent's identity for the container's.
-pub(super) fn assume(process: &v1::Process) -> Result<()> {
+/// Gives up the agent's identity for the container's, and loads the filter unless that comes last.
+///
+/// From the filter on, only capset, prctl, read, write and execve are called: a profile need not allow more than that.
+pub(super) fn assume(process: &v1::Process, filter: Option<v1::SeccompFilter>) -> Result<Filter> {
+    let mut filter = Filter::new(filter, process.no_new_privileges)?;
+    rustix::process::umask(umask(process));
     for limit in &process.rlimits {
         crate::sys::set_rlimit(limit.resource, limit.soft, limit.hard)
             .on("prlimit64", format_args!("resource {} {}:{}", limit.resource, limit.soft, limit.hard))?;
@@ -37,6 +42,7 @@ pub(super) fn assume(process: &v1::Process) -> Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).on("setresuid", user.uid)?;
     rustix::thread::set_keep_capabilities(false).on("prctl", "PR_SET_KEEPCAPS")?;
     let known = CapabilitySet::from_bits_retain(known_capabilities());
+    filter.load_first()?;
     let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & known;
     let wanted = CapabilitySets {
         effective: set(sets.effective),
@@ -53,8 +59,12 @@ pub(super) fn assume(process: &v1::Process) -> Result<()> {
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).on("prctl", "PR_SET_NO_NEW_PRIVS")?;
     }
-    rustix::process::umask(Mode::from_raw_mode(user.umask.unwrap_or(DEFAULT_UMASK) & 0o777));
-    Ok(())
+    Ok(filter)
+}
+
+fn umask(process: &v1::Process) -> Mode {
+    let umask = process.user.as_ref().and_then(|user| user.umask).unwrap_or(DEFAULT_UMASK);
+    Mode::from_raw_mode(umask & 0o777)
 }
 
 /// Capability numbers of a mask.

@@ -2,7 +2,7 @@
 //!
 //! All of this runs in a process of its own: it may block, and it may fail without harm; its end of the status socket
 //! says how far it came. `root` builds the mount namespace, `devices` fills /dev, `terminal` makes the pty, `identity`
-//! drops privileges, `program` finds and executes the program, `reaper` is PID 1 of a shared pid namespace. What to
+//! drops privileges, `seccomp` loads the filter of system calls, `program` finds and executes the program, `reaper` is PID 1 of a shared pid namespace. What to
 //! build was checked and opened by `container`.
 
 mod devices;
@@ -10,6 +10,7 @@ mod identity;
 mod program;
 mod reaper;
 mod root;
+pub mod seccomp;
 pub mod status;
 mod terminal;
 
@@ -23,6 +24,7 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 use crate::error::{Context, Error, Result};
 use crate::sys::exit_now;
 use crate::zygote::message::{Job, LaunchSpec, Role};
+use program::Program;
 use status::Status;
 
 /// Longest [`LaunchSpec`]: what gRPC lets in.
@@ -128,10 +130,12 @@ fn init(mut descriptors: Descriptors, status: &Status) -> Result<Never> {
     stdio.install()?;
     let start = descriptors.start.take().ok_or_else(|| Error::Internal("an init without a start pipe".to_owned()))?;
     drop((root, descriptors));
-    identity::assume(&process)?;
+    let program = Program::prepare(&process.args, environment)?;
+    let filter = identity::assume(&process, spec.seccomp)?;
     status.ready()?;
     wait_for_start(&start)?;
-    program::execute(&process.args, &environment)
+    filter.load_last()?;
+    program.execute()
 }
 
 /// A further process of a running container.
@@ -153,8 +157,9 @@ fn exec(mut descriptors: Descriptors, status: &Status) -> Result<Never> {
     let environment = program::environment(&root, &process)?;
     stdio.install()?;
     drop((root, descriptors));
-    identity::assume(&process)?;
-    program::execute(&process.args, &environment)
+    let program = Program::prepare(&process.args, environment)?;
+    identity::assume(&process, spec.seccomp)?.load_last()?;
+    program.execute()
 }
 
 fn unshare(flags: UnshareFlags, what: &str) -> Result<()> {

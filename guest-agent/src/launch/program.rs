@@ -116,33 +116,51 @@ fn candidates(name: &str, path: &str) -> Vec<String> {
         .collect()
 }
 
-/// Executes `arguments[0]`, looked up in the PATH of `environment`.
-pub(super) fn execute(arguments: &[String], environment: &[CString]) -> Result<Never> {
-    let name = arguments.first().filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| Error::invalid("process.args: there is no program to run"))?;
-    let path = environment
-        .iter()
-        .filter_map(|entry| entry.to_str().ok())
-        .find_map(|entry| entry.strip_prefix("PATH="))
-        .unwrap_or(DEFAULT_PATH);
-    let argv = arguments.iter().map(|argument| c_string("args", argument)).collect::<Result<Vec<_>>>()?;
-    crate::sys::close_all_on_exec().on("close_range", "descriptors")?;
-    let mut worst = Errno::NOENT;
-    for candidate in candidates(name, path) {
-        let file = c_string("args", &candidate)?;
-        match crate::sys::execve(&file, &argv, environment) {
-            Errno::NOENT | Errno::NOTDIR => {}
-            // Another directory may have one that we may run.
-            Errno::ACCESS => worst = Errno::ACCESS,
-            errno => return Err(Error::precondition(format!("exec {name:?}: {}", reason(errno)))),
-        }
+/// A program that only has to be executed: what comes next may be under a filter that allows little else.
+pub(super) struct Program {
+    name: String,
+    path: String,
+    files: Vec<CString>,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Program {
+    /// `arguments[0]`, to be looked up in the PATH of `environment`. No descriptor will outlive execve.
+    pub(super) fn prepare(arguments: &[String], environment: Vec<CString>) -> Result<Self> {
+        let name = arguments.first().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| Error::invalid("process.args: there is no program to run"))?.clone();
+        let path = environment
+            .iter()
+            .filter_map(|entry| entry.to_str().ok())
+            .find_map(|entry| entry.strip_prefix("PATH="))
+            .unwrap_or(DEFAULT_PATH)
+            .to_owned();
+        let c_strings =
+            |strings: &[String]| strings.iter().map(|text| c_string("args", text)).collect::<Result<Vec<_>>>();
+        let (files, arguments) = (c_strings(&candidates(&name, &path))?, c_strings(arguments)?);
+        crate::sys::close_all_on_exec().on("close_range", "descriptors")?;
+        Ok(Self { name, path, files, arguments, environment })
     }
-    let place = match (worst, name.contains('/')) {
-        (Errno::NOENT, true) => " (the file, or the interpreter that it names)".to_owned(),
-        (Errno::NOENT, false) => format!(" in PATH ({path})"),
-        _ => String::new(),
-    };
-    Err(Error::precondition(format!("exec {name:?}: {}{place}", reason(worst))))
+
+    pub(super) fn execute(self) -> Result<Never> {
+        let Self { name, path, files, arguments, environment } = self;
+        let mut worst = Errno::NOENT;
+        for file in files {
+            match crate::sys::execve(&file, &arguments, &environment) {
+                Errno::NOENT | Errno::NOTDIR => {}
+                // Another directory may have one that we may run.
+                Errno::ACCESS => worst = Errno::ACCESS,
+                errno => return Err(Error::precondition(format!("exec {name:?}: {}", reason(errno)))),
+            }
+        }
+        let place = match (worst, name.contains('/')) {
+            (Errno::NOENT, true) => " (the file, or the interpreter that it names)".to_owned(),
+            (Errno::NOENT, false) => format!(" in PATH ({path})"),
+            _ => String::new(),
+        };
+        Err(Error::precondition(format!("exec {name:?}: {}{place}", reason(worst))))
+    }
 }
 
 #[cfg(test)]
@@ -167,10 +185,11 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = execute(&["nosuch-program".to_owned()], &[CString::new("PATH=/nowhere").unwrap()]).unwrap_err();
+        let execute = |name: &str, environment| Program::prepare(&[name.to_owned()], environment).unwrap().execute();
+        let error = execute("nosuch-program", vec![CString::new("PATH=/nowhere").unwrap()]).unwrap_err();
         assert_eq!(error.to_string(), "exec \"nosuch-program\": not found in PATH (/nowhere)");
         assert_eq!(exit_code(&error), 127);
-        let error = execute(&["/".to_owned()], &[]).unwrap_err();
+        let error = execute("/", Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "exec \"/\": permission denied");
         assert_eq!(exit_code(&error), 126);
     }

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change};
 use rustix::process::WaitOptions;
+use rustix::thread::UnshareFlags;
 
 use super::status::Status;
 use super::{Never, identity};
@@ -17,6 +18,7 @@ use crate::paths::NEW_ROOT;
 
 pub(super) fn run(status: &Status) -> Result<Never> {
     let _ = rustix::thread::set_name(c"husk-reaper");
+    super::unshare(UnshareFlags::NEWCGROUP, "cgroup namespace")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).on("mount", "/ (private)")?;
     let flags = Flags::from_ms("/", libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC)?;
     let empty = new_file_system("tmpfs", options("nr_inodes=2,nr_blocks=1,mode=755"), flags.attributes)?;

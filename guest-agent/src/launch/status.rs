@@ -29,8 +29,13 @@ impl Status {
         Self(fd)
     }
 
+    /// By write(2), like `failed`: a container's filter may not let sendmsg(2) through.
     pub(super) fn ready(&self) -> Result<()> {
-        channel::send(&self.0, &[READY], &[]).on("sendmsg", "status socket")
+        self.write(&[READY]).on("write", "status socket")
+    }
+
+    fn write(&self, message: &[u8]) -> rustix::io::Result<()> {
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.0, message)).map(drop)
     }
 
     pub(super) fn console(&self, master: impl AsFd) -> Result<()> {
@@ -41,7 +46,7 @@ impl Status {
         let code = u8::try_from(i32::from(error.code())).unwrap_or(13);
         let mut message = vec![FAILED, code];
         message.extend(error.to_string().bytes().take(MAX_TEXT));
-        let _ = channel::send(&self.0, &message, &[]);
+        let _ = self.write(&message);
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -88,7 +88,7 @@ impl Slots {
         let name = self
             .device_name(slot)?
             .ok_or_else(|| Error::precondition(format!("slot {slot} has no device; plug it first")))?;
-        let path = Path::new("/dev").join(&name);
+        let path = Path::new(paths::DISKS).join(&name);
         if Path::new("/sys/class/block").join(&name).exists() {
             Ok(path)
         } else {
@@ -162,13 +162,19 @@ impl Slots {
         if !directory.join("driver").exists() {
             return Ok(());
         }
-        if let Ok(device) = self.block_device(slot) {
-            wait_until_unclaimed(slot, &device).await?;
+        let disk = self.block_device(slot).ok();
+        if let Some(disk) = &disk {
+            wait_until_unclaimed(slot, disk).await?;
         }
         let (unbind, name) = (self.driver.join("unbind"), format!("virtio-mmio.{slot}"));
         blocking(move || write(&unbind, &name))
             .await?
-            .on("write", format_args!("{}/unbind virtio-mmio.{slot}", self.driver.display()))
+            .on("write", format_args!("{}/unbind virtio-mmio.{slot}", self.driver.display()))?;
+        if let Some(disk) = disk {
+            // The next device of that name is another one.
+            let _ = std::fs::remove_file(disk);
+        }
+        Ok(())
     }
 
     /// Mounts an image, if it is not yet, and counts a user of it.
@@ -285,7 +291,29 @@ fn usable(name: &str) -> bool {
         return true;
     }
     let sized = std::fs::read_to_string(block.join("size")).is_ok_and(|size| size.trim() != "0");
-    sized && std::fs::File::open(Path::new("/dev").join(name)).is_ok()
+    sized && take_node(name, &block).is_ok()
+}
+
+/// Moves a disk's node out of devtmpfs, of which a privileged container can mount an instance: whoever has a node can
+/// mount what is mounted from it already, without ever opening the device.
+fn take_node(name: &str, block: &Path) -> Result<()> {
+    let node = Path::new(paths::DISKS).join(name);
+    match std::fs::remove_file(Path::new("/dev").join(name)) {
+        // One that is left from an earlier device may have other numbers.
+        Ok(()) => drop(std::fs::remove_file(&node)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && node.exists() => {}
+        // The kernel is about to make it.
+        Err(error) => return Err(error).on("unlink", format_args!("/dev/{name}")),
+    }
+    if !node.exists() {
+        let numbers = std::fs::read_to_string(block.join("dev")).on("read", block.display())?;
+        let numbers = numbers.trim().split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let (major, minor) = numbers.ok_or_else(|| Error::Internal(format!("{} has no numbers", block.display())))?;
+        let device = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(rustix::fs::CWD, &node, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, device)
+            .on("mknod", node.display())?;
+    }
+    std::fs::File::open(&node).on("open", node.display()).map(drop)
 }
 
 /// An exclusive open fails while any mount namespace has the device mounted. A namespace that is just being taken down

@@ -84,6 +84,9 @@ pub struct LaunchSpec {
     /// Only for an init: what its mount namespace holds.
     #[prost(message, optional, tag = "2")]
     pub root: Option<RootSpec>,
+    /// The container's system call filter.
+    #[prost(message, optional, tag = "3")]
+    pub seccomp: Option<v1::SeccompFilter>,
 }
 
 /// A container's mount namespace.

@@ -17,6 +17,7 @@ mod network;
 mod output;
 mod paths;
 mod pods;
+mod seccomp;
 mod spec;
 mod terminal;
 

@@ -1,6 +1,7 @@
 //! `husk kube`
 
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -17,6 +18,7 @@ use crate::pods::plan::PodPlan;
 use crate::pods::prepare::{self, Prepared};
 use crate::pods::record::{Phase, PodRecord};
 use crate::pods::{lookup, observe, teardown};
+use crate::seccomp;
 use crate::terminal::signals::Forwarded;
 
 /// Play Kubernetes manifests
@@ -45,6 +47,9 @@ pub(crate) enum Command {
         /// File of ConfigMaps that the manifest refers to
         #[arg(long, value_name = "FILE", value_delimiter = ',')]
         configmap: Vec<String>,
+        /// Directory of the seccomp profiles of type Localhost
+        #[arg(long, value_name = "DIR", default_value = seccomp::PROFILE_ROOT)]
+        seccomp_profile_root: PathBuf,
         /// Manifest, or - for standard input
         file: String,
     },
@@ -61,13 +66,24 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<u8> 
             down(&engine, &kube::pod_names(&read(&file)?)?).await?;
             Ok(0)
         }
-        Command::Play { replace, wait, network, cgroup_parent, quiet, down: _, configmap, file } => {
+        Command::Play {
+            replace,
+            wait,
+            network,
+            cgroup_parent,
+            quiet,
+            down: _,
+            configmap,
+            seccomp_profile_root,
+            file,
+        } => {
             let config_maps = configmap.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
             let mut plans = kube::read(&read(&file)?, &config_maps)?;
             for plan in &mut plans {
                 plan.cgroup_parent.clone_from(&cgroup_parent);
                 flags::choose(&mut plan.network, network.as_deref()).with_context(|| format!("pod {}", plan.name))?;
                 reachable(plan)?;
+                seccomp::resolve(plan, &seccomp_profile_root).with_context(|| format!("pod {}", plan.name))?;
             }
             let mut signals = Forwarded::catch().context("cannot catch signals")?;
             let pods = tokio::select! {

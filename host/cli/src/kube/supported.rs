@@ -63,7 +63,6 @@ const LABELS: Shape = Shape::Names(&Shape::Text);
 
 const NO_HOST_NAMESPACE: &str = "a pod has a kernel of its own and no way to the host's namespaces; remove it";
 const NO_TOKENS: &str = "there is no API server that would issue or know it; remove it";
-const NO_SECCOMP: &str = "seccomp profiles are not applied yet; remove it";
 const NO_LSM: &str = "the guest kernel has no such security module; remove it";
 
 /// The whole manifest.
@@ -248,8 +247,9 @@ const POD_SECURITY: &[Field] = &[
     take("fsGroup", Shape::Whole),
     take("fsGroupChangePolicy", Shape::Text),
     refuse("sysctls", "not set from manifests yet; remove it"),
-    refuse("seccompProfile", NO_SECCOMP),
-    refuse("appArmorProfile", NO_LSM),
+    take("supplementalGroupsPolicy", Shape::Text),
+    take("seccompProfile", Shape::Object(SECCOMP)),
+    take("appArmorProfile", Shape::Object(APPARMOR)),
     refuse("seLinuxOptions", NO_LSM),
 ];
 
@@ -260,9 +260,16 @@ const SECURITY: &[Field] = &[
     take("readOnlyRootFilesystem", Shape::Flag),
     take("allowPrivilegeEscalation", Shape::Flag),
     take("capabilities", Shape::Object(&[take("add", TEXTS), take("drop", TEXTS)])),
-    off("privileged", "add the capabilities that are needed instead: securityContext.capabilities.add"),
-    refuse("seccompProfile", NO_SECCOMP),
-    refuse("appArmorProfile", NO_LSM),
+    take("privileged", Shape::Flag),
+    take("seccompProfile", Shape::Object(SECCOMP)),
+    take("appArmorProfile", Shape::Object(APPARMOR)),
     refuse("seLinuxOptions", NO_LSM),
-    refuse("procMount", "/proc is always masked; remove it"),
+    take("procMount", Shape::Text),
 ];
+
+const SECCOMP: &[Field] = &[take("type", Shape::Text), take("localhostProfile", Shape::Text)];
+
+const APPARMOR: &[Field] = &[Field {
+    name: "type",
+    rule: Rule::Only(Value::Text("Unconfined"), "the guest kernel has no AppArmor; write Unconfined or remove it"),
+}];

@@ -1,6 +1,8 @@
 use super::*;
 use crate::network::plan::BandwidthPlan;
-use crate::pods::plan::{Access, ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy, VolumeSource};
+use crate::pods::plan::{
+    Access, ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy, SeccompPlan, VolumeSource,
+};
 
 mod health;
 mod volumes;
@@ -153,9 +155,9 @@ fn ports_that_cannot_be_are_named() {
 fn fields_that_cannot_be_honoured_are_each_named() {
     for (extra, spec, expected) in [
         (
-            "securityContext:\n  privileged: true",
+            "securityContext:\n  appArmorProfile: {type: RuntimeDefault}",
             "",
-            "securityContext.privileged (line 10, column 9): true is not supported",
+            "securityContext.appArmorProfile.type (line 10, column 27): \"RuntimeDefault\" is not supported",
         ),
         ("resources:\n  limits:\n    nvidia.com/gpu: 1", "", "spec.containers[0].resources.limits.nvidia.com/gpu"),
         ("resources:\n  limits:\n    ephemeral-storage: 1Gi", "", "limits.ephemeral-storage"),
@@ -288,6 +290,45 @@ fn the_containers_security_context_wins_over_the_pods() {
     assert!(container.user.must_not_be_root && container.read_only_rootfs && container.no_new_privileges);
     assert_eq!(container.capabilities.drop, ["ALL"]);
     assert_eq!(container.pull, PullPolicy::Never);
+}
+
+#[test]
+fn seccomp_profiles_come_from_the_container_the_pod_or_nobody() {
+    let seccomp = |own: &str, pods: &str| play(&pod(own, pods))[0].containers[0].seccomp.clone();
+    let profile = |text: &str| format!("securityContext: {{seccompProfile: {{{text}}}}}");
+    assert_eq!(seccomp("", ""), SeccompPlan::RuntimeDefault);
+    let pods = profile("type: Unconfined");
+    assert_eq!(seccomp("", &pods), SeccompPlan::Unconfined);
+    assert_eq!(seccomp(&profile("type: RuntimeDefault"), &pods), SeccompPlan::RuntimeDefault);
+    let own = profile("type: Localhost, localhostProfile: a/b.json");
+    assert_eq!(seccomp(&own, &pods), SeccompPlan::Localhost("a/b.json".to_owned()));
+    for (text, told) in [
+        ("type: Localhost", "needs it"),
+        ("type: Unconfined, localhostProfile: x", "is for profiles of type Localhost"),
+        ("type: Dance", "none of RuntimeDefault"),
+    ] {
+        assert!(refusal(&pod(&profile(text), "")).contains(told), "{text}");
+    }
+}
+
+#[test]
+fn privileges_are_given_and_contradictions_told() {
+    let plans = play(&pod(
+        "securityContext: {privileged: true, procMount: Unmasked, appArmorProfile: {type: Unconfined}}",
+        "securityContext: {seccompProfile: {type: RuntimeDefault}, supplementalGroupsPolicy: Strict}",
+    ));
+    let container = &plans[0].containers[0];
+    assert!(container.exposure.privileged && container.exposure.unmasked && container.user.strict_groups);
+    assert_eq!(container.seccomp, SeccompPlan::Unconfined);
+    for (text, told) in [
+        ("privileged: true, allowPrivilegeEscalation: false", "change one"),
+        ("procMount: Naked", "none of Default"),
+        ("appArmorProfile: {type: RuntimeDefault}", "no AppArmor"),
+        ("seLinuxOptions: {level: s0}", "no such security module"),
+    ] {
+        let told_us = refusal(&pod(&format!("securityContext: {{{text}}}"), ""));
+        assert!(told_us.contains(told), "{told_us}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! A plan names images and users as the user did; [`crate::spec`] makes OCI specs of it once the images are known.
 
 mod health;
+mod security;
 mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::network::plan::NetworkPlan;
 
 pub(crate) use health::{Action, HealthPlan, HttpGet, Probe};
+pub(crate) use security::{Exposure, SeccompPlan};
 pub(crate) use storage::{
     Access, DevicePlan, HostPath, HostPathKind, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource,
     Propagation, VolumePlan, VolumeSource,
@@ -115,6 +117,8 @@ pub(crate) struct ContainerPlan {
     pub(crate) capabilities: CapabilityPlan,
     pub(crate) read_only_rootfs: bool,
     pub(crate) no_new_privileges: bool,
+    pub(crate) seccomp: SeccompPlan,
+    pub(crate) exposure: Exposure,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) terminal: bool,
     /// Standard input stays open.
@@ -136,6 +140,8 @@ pub(crate) struct UserPlan {
     pub(crate) user: Option<String>,
     pub(crate) group: Option<String>,
     pub(crate) supplemental_groups: Vec<u32>,
+    /// Of no groups but these: those that the image has for the user do not count.
+    pub(crate) strict_groups: bool,
     pub(crate) must_not_be_root: bool,
 }
 

@@ -68,6 +68,14 @@ const ALL: [&str; 41] = [
     "WAKE_ALARM",
 ];
 
+/// What not even a privileged container has unless it is added by name: each leads to what is the agent's alone.
+const KEPT: [&str; 2] = [
+    // File handles lead from any file of the scratch disk to every other, and out of the container's control group.
+    "DAC_READ_SEARCH",
+    // Ports of the virtual machine, and the registers of its processors.
+    "SYS_RAWIO",
+];
+
 /// `ALL`, or a capability's name with or without `CAP_`, in any case.
 pub(crate) fn is_known(name: &str) -> bool {
     let name = canonical(name);
@@ -80,12 +88,13 @@ fn canonical(name: &str) -> String {
 }
 
 /// The names that remain: the default ones, less those dropped, plus those added. Adding ALL begins from all, dropping
-/// ALL from none; a name both added and dropped is added when ALL is dropped, dropped otherwise.
+/// ALL from none; a name both added and dropped is added when ALL is dropped, dropped otherwise. A privileged container
+/// begins from all but [`KEPT`].
 ///
 /// # Errors
 ///
 /// The first name that is no capability.
-fn wanted(plan: &CapabilityPlan) -> Result<BTreeSet<String>, String> {
+fn wanted(plan: &CapabilityPlan, privileged: bool) -> Result<BTreeSet<String>, String> {
     if let Some(unknown) = plan.add.iter().chain(&plan.drop).find(|name| !is_known(name)) {
         return Err(unknown.clone());
     }
@@ -95,7 +104,11 @@ fn wanted(plan: &CapabilityPlan) -> Result<BTreeSet<String>, String> {
     if drop.contains("ALL") {
         return Ok(if add.contains("ALL") { owned(&ALL) } else { add });
     }
-    let base = if add.contains("ALL") { owned(&ALL) } else { owned(&DEFAULT) };
+    let base = match (add.contains("ALL"), privileged) {
+        (true, _) => owned(&ALL),
+        (false, true) => owned(&ALL).into_iter().filter(|name| !KEPT.contains(&name.as_str())).collect(),
+        (false, false) => owned(&DEFAULT),
+    };
     Ok(base.union(&add).filter(|name| *name != "ALL" && !drop.contains(*name)).cloned().collect())
 }
 
@@ -105,8 +118,8 @@ fn wanted(plan: &CapabilityPlan) -> Result<BTreeSet<String>, String> {
 /// # Errors
 ///
 /// The first name that is no capability.
-pub(super) fn sets(plan: &CapabilityPlan, uid: u32) -> Result<LinuxCapabilities, String> {
-    let bounding = typed(&wanted(plan)?)?;
+pub(super) fn sets(plan: &CapabilityPlan, privileged: bool, uid: u32) -> Result<LinuxCapabilities, String> {
+    let bounding = typed(&wanted(plan, privileged)?)?;
     let held: Capabilities = if uid == 0 {
         bounding.clone()
     } else {
@@ -138,12 +151,12 @@ mod tests {
 
     #[test]
     fn every_name_of_the_kernel_has_a_type() {
-        assert_eq!(typed(&wanted(&plan(&["all"], &[])).unwrap()).unwrap().len(), 41);
+        assert_eq!(typed(&wanted(&plan(&["all"], &[]), false).unwrap()).unwrap().len(), 41);
     }
 
     #[test]
     fn root_has_the_default_set_and_no_ambient_one() {
-        let sets = sets(&plan(&[], &[]), 0).unwrap();
+        let sets = sets(&plan(&[], &[]), false, 0).unwrap();
         assert_eq!(sets.bounding().as_ref().unwrap().len(), DEFAULT.len());
         assert_eq!(sets.effective(), sets.bounding());
         assert!(sets.ambient().as_ref().unwrap().is_empty());
@@ -152,20 +165,29 @@ mod tests {
 
     #[test]
     fn another_user_holds_only_what_was_added_by_name() {
-        let sets = sets(&plan(&["CAP_net_bind_service"], &["ALL"]), 1000).unwrap();
+        let sets = sets(&plan(&["CAP_net_bind_service"], &["ALL"]), false, 1000).unwrap();
         let only: Capabilities = [Capability::NetBindService].into();
         for set in [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()] {
             assert_eq!(set.as_ref().unwrap(), &only);
         }
-        let sets = super::sets(&plan(&[], &[]), 1000).unwrap();
+        let sets = super::sets(&plan(&[], &[]), false, 1000).unwrap();
         assert!(sets.effective().as_ref().unwrap().is_empty());
     }
 
     #[test]
     fn all_can_be_added_and_dropped() {
-        assert_eq!(wanted(&plan(&["ALL"], &["SYS_ADMIN"])).unwrap().len(), 40);
-        assert!(wanted(&plan(&[], &["ALL"])).unwrap().is_empty());
-        assert_eq!(wanted(&plan(&["CHOWN"], &["CHOWN"])).unwrap().len(), DEFAULT.len() - 1);
-        assert_eq!(wanted(&plan(&["FLY"], &[])), Err("FLY".to_owned()));
+        assert_eq!(wanted(&plan(&["ALL"], &["SYS_ADMIN"]), false).unwrap().len(), 40);
+        assert!(wanted(&plan(&[], &["ALL"]), false).unwrap().is_empty());
+        assert_eq!(wanted(&plan(&["CHOWN"], &["CHOWN"]), false).unwrap().len(), DEFAULT.len() - 1);
+        assert_eq!(wanted(&plan(&["FLY"], &[]), false), Err("FLY".to_owned()));
+    }
+
+    #[test]
+    fn a_privileged_container_has_all_but_what_leads_to_the_agent() {
+        let all = wanted(&plan(&[], &["SYS_TIME"]), true).unwrap();
+        assert_eq!(all.len(), 38);
+        assert!(!all.contains("SYS_RAWIO") && !all.contains("DAC_READ_SEARCH"));
+        assert!(wanted(&plan(&["SYS_RAWIO"], &[]), true).unwrap().contains("SYS_RAWIO"));
+        assert!(wanted(&plan(&[], &["ALL"]), true).unwrap().is_empty());
     }
 }

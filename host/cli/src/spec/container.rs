@@ -6,24 +6,8 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
 use super::mounts::{self, Places};
-use super::{ImageFacts, SpecError, annotation, devices, process, resources};
+use super::{ImageFacts, SpecError, annotation, devices, process, resources, security};
 use crate::pods::plan::ContainerPlan;
-
-/// What of /proc and /sys a container must not see (moby and containerd `oci/spec_opts`).
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Everything a container's spec is made of.
 #[derive(Clone, Copy)]
@@ -48,21 +32,25 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
     ];
     let mut root = Root::default();
     root.set_path(PathBuf::from("rootfs")).set_readonly(Some(plan.read_only_rootfs));
-    let (nodes, rules) = devices::all(&plan.name, &plan.devices)?;
+    let process = process::container(plan, image, hostname)?;
+    let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
+    let (nodes, mut rules) = devices::all(&plan.name, &plan.devices)?;
+    if plan.exposure.privileged {
+        rules.insert(0, security::all_devices());
+    }
     let mut limits = resources::container(&plan.limits);
     limits.set_devices((!rules.is_empty()).then_some(rules));
     let mut linux = Linux::default();
     linux
         .set_devices((!nodes.is_empty()).then_some(nodes))
         .set_namespaces(Some(namespaces()))
-        .set_resources(Some(limits))
-        .set_masked_paths(Some(MASKED.map(str::to_owned).to_vec()))
-        .set_readonly_paths(Some(READ_ONLY.map(str::to_owned).to_vec()));
+        .set_resources(Some(limits));
+    security::apply(&mut linux, plan, &bounding)?;
     let mut spec = Spec::default();
     spec.set_version("1.2.0".to_owned())
         .set_root(Some(root))
-        .set_process(Some(process::container(plan, image, hostname)?))
-        .set_mounts(Some(mounts::all(&plan.name, &plan.mounts, places)?))
+        .set_process(Some(process))
+        .set_mounts(Some(mounts::all(plan, places)?))
         .set_hostname(None)
         .set_linux(Some(linux))
         .set_annotations(Some(

@@ -11,6 +11,7 @@ mod mounts;
 mod process;
 pub(crate) mod resources;
 mod sandbox;
+mod security;
 
 use thiserror::Error;
 
@@ -52,6 +53,8 @@ pub(crate) enum SpecError {
     WorkingDirectory { container: String, directory: String },
     #[error("container {container}: what is to be mounted at {destination} is no volume of the pod")]
     Mount { container: String, destination: String },
+    #[error("container {container}: its seccomp profile cannot be used: {why}")]
+    Seccomp { container: String, why: String },
     #[error("container {container}: the device {device} cannot be given: {why}")]
     Device { container: String, device: String, why: String },
 }

@@ -8,7 +8,8 @@ use oci_spec::runtime::Mount;
 
 use super::SpecError;
 use crate::pods::plan::{
-    Access, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource, Propagation, VolumePlan, VolumeSource,
+    Access, ContainerPlan, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource, Propagation,
+    VolumePlan, VolumeSource,
 };
 
 /// Destination, type, source, options.
@@ -44,19 +45,22 @@ impl fmt::Debug for Places<'_> {
 }
 
 /// All mounts of a container, parents before children. One that was asked for takes the place of a default one.
-pub(super) fn all(container: &str, wanted: &[MountPlan], places: Places<'_>) -> Result<Vec<Mount>, SpecError> {
+pub(super) fn all(plan: &ContainerPlan, places: Places<'_>) -> Result<Vec<Mount>, SpecError> {
+    let wanted = &plan.mounts;
     let mut mounts: Vec<Mount> = DEFAULT
         .iter()
         .filter(|(destination, ..)| !wanted.iter().any(|m| same_place(&m.destination, destination)))
         .map(|(destination, typ, source, options)| {
-            mount(destination, typ, Path::new(source), options.iter().map(|o| (*o).to_owned()).collect())
+            // A privileged container may write to the kernel's own file systems.
+            let options = options.iter().filter(|option| !(plan.exposure.privileged && **option == "ro"));
+            mount(destination, typ, Path::new(source), options.map(|o| (*o).to_owned()).collect())
         })
         .collect();
-    for plan in wanted {
-        let mount = of_plan(plan, places);
+    for wanted in wanted {
+        let mount = of_plan(wanted, places);
         mounts.push(mount.ok_or_else(|| SpecError::Mount {
-            container: container.to_owned(),
-            destination: plan.destination.clone(),
+            container: plan.name.clone(),
+            destination: wanted.destination.clone(),
         })?);
     }
     // Stable, so that mounts of equal depth keep their order.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{BoxBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User};
 
 use super::{SpecError, capabilities};
-use crate::pods::plan::{CapabilityPlan, ContainerPlan, Rlimit};
+use crate::pods::plan::{CapabilityPlan, ContainerPlan, Rlimit, UserPlan};
 use crate::terminal::raw;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -42,13 +42,13 @@ pub(super) fn container(plan: &ContainerPlan, image: &ImageFacts, hostname: &str
     if !directory.starts_with('/') {
         return Err(SpecError::WorkingDirectory { container: container(), directory });
     }
-    let capabilities = capabilities::sets(&plan.capabilities, image.uid)
+    let capabilities = capabilities::sets(&plan.capabilities, plan.exposure.privileged, image.uid)
         .map_err(|name| SpecError::Capability { container: container(), name })?;
     let mut process = Process::default();
     process
         .set_terminal(Some(plan.terminal))
         .set_console_size(console_size(plan.terminal))
-        .set_user(user(image, &plan.user.supplemental_groups))
+        .set_user(user(image, &plan.user))
         .set_args(Some(args))
         .set_env(Some(env(image, &plan.env, hostname, plan.terminal)))
         .set_cwd(PathBuf::from(directory))
@@ -89,7 +89,7 @@ pub(crate) fn exec_process(container: &str, first: &Process, inputs: ExecInputs)
         let mut user = User::default();
         user.set_uid(uid).set_gid(gid).set_additional_gids(Some(groups));
         process.set_user(user);
-        let capabilities = capabilities::sets(&CapabilityPlan::default(), uid).ok();
+        let capabilities = capabilities::sets(&CapabilityPlan::default(), false, uid).ok();
         process.set_capabilities(bounded(capabilities, first));
         set("HOME", &home);
     }
@@ -169,9 +169,9 @@ fn env(image: &ImageFacts, wanted: &[(String, String)], hostname: &str, terminal
     order.iter().map(|name| format!("{name}={}", values.get(name).map_or("", String::as_str))).collect()
 }
 
-fn user(image: &ImageFacts, supplemental: &[u32]) -> User {
-    let mut groups = image.groups.clone();
-    for group in supplemental {
+fn user(image: &ImageFacts, plan: &UserPlan) -> User {
+    let mut groups = if plan.strict_groups { Vec::new() } else { image.groups.clone() };
+    for group in &plan.supplemental_groups {
         if !groups.contains(group) {
             groups.push(*group);
         }

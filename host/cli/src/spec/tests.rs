@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::pods::atomic_writer::Payload;
 use crate::pods::plan::{
-    Access, ContainerPlan, HostPath, HostPathKind, ImageSource, Limits, Medium, MountFlag, MountOptions, MountPlan,
-    MountSource, PodPlan, Propagation, PullPolicy, Rlimit, UserPlan, VolumePlan, VolumeSource,
+    Access, ContainerPlan, Exposure, HostPath, HostPathKind, ImageSource, Limits, Medium, MountFlag, MountOptions,
+    MountPlan, MountSource, PodPlan, Propagation, PullPolicy, Rlimit, UserPlan, VolumePlan, VolumeSource,
 };
 
 fn image() -> ImageFacts {
@@ -111,13 +111,31 @@ fn limits_reach_the_spec_exactly() {
 fn nothing_that_the_shim_refuses_is_set_by_default() {
     let spec = json_of(&plan());
     let linux = spec["linux"].as_object().unwrap();
-    for absent in ["seccomp", "uidMappings", "mountLabel", "devices", "intelRdt", "personality", "timeOffsets"] {
+    for absent in ["uidMappings", "mountLabel", "devices", "intelRdt", "personality", "timeOffsets"] {
         assert!(!linux.contains_key(absent), "{absent}");
     }
     let kinds: Vec<_> = linux["namespaces"].as_array().unwrap().iter().map(|n| n["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["pid", "network", "ipc", "uts", "mount", "cgroup"]);
     assert!(spec.get("hooks").is_none());
     assert_eq!(spec["annotations"]["io.kubernetes.cri.sandbox-id"], "p1");
+}
+
+#[test]
+fn a_container_is_confined_by_default_and_a_privileged_one_is_not() {
+    let linux = &json_of(&plan())["linux"];
+    assert_eq!(linux["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+    assert_eq!(
+        (linux["maskedPaths"].as_array().unwrap().len(), linux["readonlyPaths"].as_array().unwrap().len()),
+        (11, 5)
+    );
+    let unmasked = Exposure { unmasked: true, ..Exposure::default() };
+    let linux = &json_of(&ContainerPlan { exposure: unmasked, ..plan() })["linux"];
+    assert!(linux.get("maskedPaths").is_none() && linux["seccomp"].is_object());
+    let spec = json_of(&ContainerPlan { exposure: Exposure { privileged: true, ..Exposure::default() }, ..plan() });
+    assert!(spec["linux"].get("seccomp").is_none() && spec["linux"].get("maskedPaths").is_none());
+    assert_eq!(spec["linux"]["resources"]["devices"], json!([{"allow": true, "access": "rwm"}]));
+    let mounts = spec["mounts"].as_array().unwrap();
+    assert!(mounts.iter().all(|mount| !mount["options"].as_array().unwrap().contains(&json!("ro"))));
 }
 
 #[test]

@@ -124,6 +124,8 @@ impl Pod {
             process: Some(v1::Process { stdio: Some(tokens.message()), ..plan.process }),
             resources: Some(resources),
             pid_mode: plan.pid_mode.into(),
+            seccomp: plan.seccomp,
+            all_devices: plan.all_devices,
             masked_paths: plan.masked_paths,
             readonly_paths: plan.readonly_paths,
             root_propagation: plan.root_propagation.into(),

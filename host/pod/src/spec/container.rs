@@ -5,7 +5,7 @@ use oci_spec::runtime::Spec;
 
 use super::devices::PlannedDevice;
 use super::mounts::{PlannedMount, mounts};
-use super::{Limits, SpecError, container_path, devices, linux, namespaces, process, resources};
+use super::{Limits, SpecError, container_path, devices, linux, namespaces, process, resources, seccomp};
 
 /// A container as the agent will be asked for it, but for what needs devices and tokens.
 #[derive(Clone, Debug)]
@@ -19,6 +19,9 @@ pub(crate) struct ContainerPlan {
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) root_propagation: v1::Propagation,
     pub(crate) root_read_only: bool,
+    pub(crate) seccomp: Option<v1::SeccompFilter>,
+    /// Every device that the guest gives to containers at all.
+    pub(crate) all_devices: bool,
 }
 
 /// What the pod means for a container's spec.
@@ -54,6 +57,8 @@ pub(crate) fn container(spec: &Spec, pod: PodTraits) -> Result<ContainerPlan, Sp
         masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
         root_propagation: propagation(linux.rootfs_propagation().as_deref())?,
+        all_devices: devices::all_allowed(rules)?,
+        seccomp: linux.seccomp().as_ref().map(seccomp::filter).transpose()?,
         root_read_only: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
     })
 }

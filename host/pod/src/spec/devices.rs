@@ -88,10 +88,11 @@ pub(crate) fn block_numbers(devices: &[LinuxDevice]) -> Vec<(i64, i64)> {
     blocks.map(|device| (device.major(), device.minor())).collect()
 }
 
-/// Checks that the rules ask for no more than the agent gives: everything denied but the default devices and `blocks`.
+/// Checks that the rules ask for no more than the agent gives: everything denied but the default devices and `blocks`, or
+/// all that the guest has for containers.
 pub(crate) fn check_rules(rules: &[LinuxDeviceCgroup], blocks: &[(i64, i64)]) -> Result<(), SpecError> {
     let given = |rule: &LinuxDeviceCgroup| blocks.iter().any(|numbers| is_for_block(rule, *numbers));
-    match rules.iter().find(|rule| rule.allow() && !is_default(rule) && !given(rule)) {
+    match rules.iter().find(|rule| rule.allow() && !is_for_all(rule) && !is_default(rule) && !given(rule)) {
         Some(rule) => {
             let why = "only the default devices and those of linux.devices can be allowed; the guest's other devices \
                        belong to the pod's VM";
@@ -99,6 +100,32 @@ pub(crate) fn check_rules(rules: &[LinuxDeviceCgroup], blocks: &[(i64, i64)]) ->
         }
         None => Ok(()),
     }
+}
+
+/// Whether the rules allow everything, as those of a privileged container do. It is then given what the guest has for
+/// containers, which never includes the pod's own disks.
+pub(crate) fn all_allowed(rules: &[LinuxDeviceCgroup]) -> Result<bool, SpecError> {
+    let Some(at) = rules.iter().rposition(is_for_all) else { return Ok(false) };
+    let mut rest = rules.iter().skip(at);
+    if !rest.next().is_some_and(LinuxDeviceCgroup::allow) {
+        return Ok(false);
+    }
+    match rest.find(|rule| !rule.allow()) {
+        Some(rule) => {
+            let why = "after a rule that allows all devices none can be taken away; allow those that are needed";
+            Err(SpecError::unsupported("linux.resources.devices", format!("deny {rule}"), why))
+        }
+        None => Ok(true),
+    }
+}
+
+/// Every device, for everything.
+fn is_for_all(rule: &LinuxDeviceCgroup) -> bool {
+    let any = |number: Option<i64>| number.is_none_or(|number| number == -1);
+    rule.typ().is_none_or(|typ| typ == LinuxDeviceType::A)
+        && any(rule.major())
+        && any(rule.minor())
+        && rule.access().as_deref().is_none_or(|access| ['r', 'w', 'm'].iter().all(|one| access.contains(*one)))
 }
 
 fn is_for_block(rule: &LinuxDeviceCgroup, (major, minor): (i64, i64)) -> bool {
@@ -187,8 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn a_privileged_container_or_a_disk_is_refused() {
-        assert!(parse_rules(json!([{"allow": true, "access": "rwm"}])).is_err());
+    fn a_privileged_container_is_allowed_what_the_guest_gives() {
+        let all = |rules: serde_json::Value| {
+            let rules: Vec<LinuxDeviceCgroup> = serde_json::from_value(rules).unwrap();
+            all_allowed(&rules)
+        };
+        let (everything, nothing) = (json!({"allow": true, "access": "rwm"}), json!({"allow": false, "access": "rwm"}));
+        parse_rules(json!([everything])).unwrap();
+        assert!(all(json!([nothing, everything])).unwrap());
+        assert!(all(json!([{"allow": true, "type": "a", "major": -1, "minor": -1, "access": "rwm"}])).unwrap());
+        assert!(!all(json!([everything, nothing])).unwrap());
+        assert!(!all(json!([{"allow": true, "type": "c", "access": "rwm"}])).unwrap());
+        let denied = json!({"allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwm"});
+        assert_eq!(all(json!([everything, denied])).unwrap_err().field(), "linux.resources.devices");
+    }
+
+    #[test]
+    fn a_whole_class_of_disks_is_refused() {
         assert!(parse_rules(json!([{"allow": true, "type": "b", "major": 254, "access": "rwm"}])).is_err());
         assert!(parse_rules(json!([{"allow": true, "type": "b", "access": "rm"}])).is_err());
     }

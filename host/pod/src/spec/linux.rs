@@ -41,11 +41,6 @@ fn refuse_linux(linux: &Linux) -> Result<(), SpecError> {
     const LATER: &str = "user namespaces are not made in the guest yet";
     refuse_members("linux.uidMappings", linux.uid_mappings().as_ref(), LATER)?;
     refuse_members("linux.gidMappings", linux.gid_mappings().as_ref(), LATER)?;
-    refuse_some(
-        "linux.seccomp",
-        linux.seccomp().as_ref(),
-        "system call filters are not loaded in the guest yet; set the profile to unconfined",
-    )?;
     refuse_text("linux.mountLabel", linux.mount_label().as_ref(), "the guest kernel has no SELinux")?;
     refuse_some("linux.intelRdt", linux.intel_rdt().as_ref(), "the VM has no cache allocation of its own")?;
     refuse_some("linux.memoryPolicy", linux.memory_policy().as_ref(), "the guest has one memory node")?;
@@ -68,7 +63,6 @@ mod tests {
             ("/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks.poststop"),
             ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart"),
             ("/vm", json!({"kernel": {"path": "/evil"}}), "vm"),
-            ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ERRNO"}), "linux.seccomp"),
             ("/linux/mountLabel", json!("system_u"), "linux.mountLabel"),
             ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
             ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),

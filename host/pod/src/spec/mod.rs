@@ -2,7 +2,7 @@
 //!
 //! On the host a container is always an OCI spec. Everything that it can ask for is either translated here or refused
 //! with the field's name: nothing is dropped. One file per concern: [`process`], [`capabilities`], [`mounts`],
-//! [`namespaces`], [`devices`], [`resources`], [`linux`] (what is refused as a whole) and [`sandbox`] (the pod's own
+//! [`namespaces`], [`devices`], [`resources`], [`seccomp`], [`linux`] (what is refused as a whole) and [`sandbox`] (the pod's own
 //! part). This module knows no VM and does no I/O.
 
 mod capabilities;
@@ -14,6 +14,7 @@ mod namespaces;
 mod process;
 mod resources;
 mod sandbox;
+mod seccomp;
 #[cfg(test)]
 pub(crate) mod testing;
 

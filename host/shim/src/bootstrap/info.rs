@@ -30,7 +30,7 @@ fn runtime_info() -> anyhow::Result<RuntimeInfo> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "cgroup": { "v1": false, "v2": true },
-            "seccomp": { "enabled": false },
+            "seccomp": { "enabled": true },
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },

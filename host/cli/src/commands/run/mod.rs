@@ -5,6 +5,7 @@ pub(crate) mod flags;
 mod foreground;
 mod mounts;
 mod plan;
+mod security;
 
 use std::path::PathBuf;
 
@@ -102,7 +103,10 @@ pub(crate) struct Args {
     /// Take a capability away
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
-    /// Only no-new-privileges is known
+    /// All capabilities but two, no seccomp filter, /proc and /sys for writing, the guest's own devices; none of the host's
+    #[arg(long)]
+    privileged: bool,
+    /// seccomp=unconfined, seccomp=FILE, no-new-privileges, unmask=ALL
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Start it again when it ends (needs -d)

@@ -2,7 +2,7 @@
 
 use anyhow::{bail, ensure};
 
-use super::{Args, Place, devices, flags, mounts};
+use super::{Args, Place, devices, flags, mounts, security};
 use crate::error::Advise as _;
 use crate::pods::ids;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, ExitPolicy, Kind, Limits, PodPlan, RestartPolicy, UserPlan};
@@ -93,6 +93,7 @@ pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
     {
         bail!("--memory: {memory} bytes are too little to start a container; the least is 4m");
     }
+    let security = security::of(args)?;
     Ok(ContainerPlan {
         kind: Kind::App,
         image: args.image.clone(),
@@ -112,7 +113,9 @@ pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
         },
         capabilities: CapabilityPlan { add: args.cap_add.clone(), drop: args.cap_drop.clone() },
         read_only_rootfs: args.read_only,
-        no_new_privileges: no_new_privileges(&args.security_opt)?,
+        no_new_privileges: security.no_new_privileges,
+        seccomp: security.seccomp,
+        exposure: security.exposure,
         rlimits: args.ulimit.iter().map(|text| flags::ulimit(text)).collect::<anyhow::Result<Vec<_>>>()?,
         terminal: args.tty,
         stdin: args.interactive,
@@ -135,30 +138,13 @@ fn user(text: Option<&str>) -> UserPlan {
     UserPlan { user, group, ..UserPlan::default() }
 }
 
-fn no_new_privileges(options: &[String]) -> anyhow::Result<bool> {
-    let mut set = false;
-    for option in options {
-        match option.as_str() {
-            "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => set = true,
-            "no-new-privileges=false" | "no-new-privileges:false" => set = false,
-            // What is the case anyway.
-            "seccomp=unconfined" | "apparmor=unconfined" | "label=disable" => {}
-            other => {
-                return Err(anyhow::anyhow!("--security-opt {other} is not supported"))
-                    .hint("known are no-new-privileges and seccomp=unconfined");
-            }
-        }
-    }
-    Ok(set)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
 
     use super::*;
     use crate::commands::{Cli, Command};
-    use crate::pods::plan::PullPolicy;
+    use crate::pods::plan::{PullPolicy, SeccompPlan};
 
     fn args(flags: &str) -> Args {
         let words = ["husk", "run"].into_iter().chain(flags.split(' '));
@@ -208,12 +194,26 @@ mod tests {
             "--pids-limit 0 nginx",
             "-v a:/x -v b:/x/ nginx",
             "--stop-signal FUN nginx",
-            "--security-opt seccomp=x nginx",
+            "--security-opt seccomp=/no/such/file nginx",
+            "--security-opt apparmor=mine nginx",
+            "--security-opt dance nginx",
             "-h a_b nginx",
         ] {
             let args = args(flags);
             assert!(pod(&args, &Place::Private).is_err(), "{flags}");
         }
+    }
+
+    #[test]
+    fn containers_are_confined_unless_somebody_says_otherwise() {
+        let of = |flags: &str| container(&args(flags)).unwrap();
+        let plan = of("nginx");
+        assert_eq!((plan.seccomp, plan.exposure, plan.no_new_privileges), Default::default());
+        let plan = of("--privileged --security-opt seccomp=unconfined --security-opt no-new-privileges nginx");
+        assert!(plan.exposure.privileged && plan.no_new_privileges && plan.seccomp == SeccompPlan::Unconfined);
+        let plan =
+            of("--security-opt apparmor=unconfined --security-opt label=disable --security-opt unmask=ALL nginx");
+        assert!(plan.exposure.unmasked && !plan.exposure.privileged && plan.seccomp == SeccompPlan::RuntimeDefault);
     }
 
     #[test]

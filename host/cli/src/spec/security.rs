@@ -1,0 +1,56 @@
+//! What confines a container: the filter of its system calls, what is hidden of /proc and /sys, its devices.
+
+use oci_spec::runtime::{Capabilities, Linux, LinuxDeviceCgroup, LinuxSeccomp};
+
+use super::SpecError;
+use crate::pods::plan::{ContainerPlan, SeccompPlan};
+
+/// What of /proc and /sys a container must not see (moby and containerd `oci/spec_opts`).
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// # Errors
+///
+/// For a profile that cannot be read.
+pub(super) fn apply(linux: &mut Linux, plan: &ContainerPlan, bounding: &Capabilities) -> Result<(), SpecError> {
+    linux.set_seccomp(seccomp(plan, bounding)?);
+    if !plan.exposure.privileged && !plan.exposure.unmasked {
+        linux
+            .set_masked_paths(Some(MASKED.map(str::to_owned).to_vec()))
+            .set_readonly_paths(Some(READ_ONLY.map(str::to_owned).to_vec()));
+    }
+    Ok(())
+}
+
+fn seccomp(plan: &ContainerPlan, bounding: &Capabilities) -> Result<Option<LinuxSeccomp>, SpecError> {
+    let refused = |why: String| SpecError::Seccomp { container: plan.name.clone(), why };
+    match &plan.seccomp {
+        SeccompPlan::Unconfined => Ok(None),
+        // Whoever may do everything is not told which calls to make; a profile of one's own holds.
+        SeccompPlan::RuntimeDefault if plan.exposure.privileged => Ok(None),
+        SeccompPlan::RuntimeDefault => Ok(Some(husk_seccomp::runtime_default(bounding))),
+        SeccompPlan::Profile(text) => {
+            husk_seccomp::from_file(text, bounding).map(Some).map_err(|error| refused(error.to_string()))
+        }
+        SeccompPlan::Localhost(name) => Err(refused(format!("{name} has not been read"))),
+    }
+}
+
+/// All devices: those that the guest keeps from containers are kept from this one, too.
+pub(super) fn all_devices() -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(true).set_access(Some("rwm".to_owned()));
+    rule
+}
