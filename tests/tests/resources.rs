@@ -73,7 +73,7 @@ fn the_hosts_cgroup_bounds_the_pod_and_goes_with_it() {
     let (memory, cpu) = (number(&bounded["Host"]["MemoryBytes"]), number(&bounded["Host"]["CpuUs"]));
     assert!((20 * MIB..448 * MIB).contains(&memory) && cpu > 0, "{}", bounded["Host"]);
     husk.ok(&["rm", "-f", "bounded"]);
-    wait_until("the cgroup is gone", || !cgroup.exists());
+    wait_until("the cgroup is gone", 10, || !cgroup.exists());
     let _ = fs::remove_dir(parent.join("deep"));
     let _ = fs::remove_dir(parent);
     husk.run(&["run", "--cgroup-parent", "../up", "busybox", "true"]).fails_saying(&["--cgroup-parent"]);
@@ -90,7 +90,7 @@ fn memory_that_a_job_has_freed_is_the_hosts_again() {
     assert!(during >= before + 1000 * MIB, "{before} {during}");
     husk.sh("worker", "rm /job/data");
     let most = before + 1024 * MIB / 10;
-    wait_until("nine tenths are back on the host", || resident(&husk, "worker") <= most);
+    wait_until("nine tenths are back on the host", 60, || resident(&husk, "worker") <= most);
     // And it is still memory: a second job finds zeros and what it wrote.
     let again = "dd if=/dev/zero of=/job/data bs=1M count=256 2>/dev/null; md5sum </job/data";
     assert!(husk.sh("worker", again).starts_with("1f5039e50bd66b290c56684d8550c6c2"));
