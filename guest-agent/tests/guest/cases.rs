@@ -30,7 +30,7 @@ pub(crate) fn main() {
     // SAFETY: nothing has made a thread yet.
     let zygote = unsafe { zygote::fork() }.unwrap();
     let ports = HostPorts::default();
-    let parts = Parts { zygote, pod_cgroup: cgroups.pod, agent_cgroup: cgroups.agent, ports, main_at_us };
+    let parts = Parts { zygote, pod_cgroup: cgroups.pod, ports, main_at_us };
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let (rpc, stdio) = (listen(RPC), listen(STDIO));
         let agent = Agent::start(parts).unwrap();

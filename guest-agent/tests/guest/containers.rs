@@ -170,7 +170,7 @@ async fn limits(client: Client) {
         .await;
     assert!(outcome.stderr.contains("fork"), "{outcome:?}");
     let mut agent = client.agent.clone();
-    let stats_request = ContainerStatsRequest { container_id: "limits".to_owned() };
+    let stats_request = ContainerStatsRequest { container_id: "limits".to_owned(), ..Default::default() };
     let stats = agent.container_stats(stats_request.clone()).await.unwrap().into_inner();
     assert_eq!((stats.memory_limit, stats.pids_limit), (64 << 20, 20), "{stats:?}");
     assert!(stats.memory_usage > 0 && stats.cpu_usage_us > 0 && stats.pids_current > 1, "{stats:?}");
@@ -180,7 +180,7 @@ async fn limits(client: Client) {
     assert_eq!((stats.memory_limit, stats.pids_limit), (80 << 20, u64::MAX));
     let pod = agent.container_stats(ContainerStatsRequest::default()).await.unwrap().into_inner();
     assert!(pod.memory_usage >= stats.memory_usage / 2, "{pod:?}");
-    let list = ListProcessesRequest { container_id: "limits".to_owned() };
+    let list = ListProcessesRequest { container_id: "limits".to_owned(), ..Default::default() };
     assert!(agent.list_processes(list).await.unwrap().into_inner().pids.len() > 1);
     client.remove("limits").await;
 }

@@ -115,7 +115,11 @@ async fn shared_pids(client: Client) {
     client.remove("first").await;
     assert_eq!(client.wait("first", "", mark).await.exit_code, 137);
     refused(
-        client.agent.clone().list_processes(ListProcessesRequest { container_id: "first".to_owned() }).await,
+        client
+            .agent
+            .clone()
+            .list_processes(ListProcessesRequest { container_id: "first".to_owned(), ..Default::default() })
+            .await,
         Code::NotFound,
         "first",
     );

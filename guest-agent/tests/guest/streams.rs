@@ -79,7 +79,7 @@ async fn unread(client: Client) {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let outcome = client.run(container("other", shell("echo fine"))).await;
     assert_eq!(outcome.stdout, "fine\n");
-    let list = ListProcessesRequest { container_id: "full".to_owned() };
+    let list = ListProcessesRequest { container_id: "full".to_owned(), ..Default::default() };
     assert_eq!(client.agent.clone().list_processes(list).await.unwrap().into_inner().pids.len(), 1);
     client.remove("full").await;
 }

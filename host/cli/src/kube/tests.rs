@@ -106,7 +106,9 @@ spec:
 fn a_refused_field_is_named_by_its_full_path_and_place() {
     let text = refusal(&pod("terminationMessagePath: /x", ""));
     assert!(
-        text.starts_with("pod.yaml cannot be played as it stands: spec.containers[0].terminationMessagePath (line 9, column 7)"),
+        text.starts_with(
+            "pod.yaml cannot be played as it stands: spec.containers[0].terminationMessagePath (line 9, column 7)"
+        ),
         "{text}"
     );
 }
