@@ -26,11 +26,11 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// For a profile that cannot be read.
 pub(super) fn apply(linux: &mut Linux, plan: &ContainerPlan, bounding: &Capabilities) -> Result<(), SpecError> {
     linux.set_seccomp(seccomp(plan, bounding)?);
-    if !plan.exposure.privileged && !plan.exposure.unmasked {
-        linux
-            .set_masked_paths(Some(MASKED.map(str::to_owned).to_vec()))
-            .set_readonly_paths(Some(READ_ONLY.map(str::to_owned).to_vec()));
-    }
+    let hidden = !plan.exposure.privileged && !plan.exposure.unmasked;
+    // Said in any case: an absent list would be the crate's own.
+    linux
+        .set_masked_paths(hidden.then(|| MASKED.map(str::to_owned).to_vec()))
+        .set_readonly_paths(hidden.then(|| READ_ONLY.map(str::to_owned).to_vec()));
     Ok(())
 }
 
