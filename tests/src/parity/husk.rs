@@ -59,7 +59,7 @@ impl HuskPod {
     /// When the shim does not answer.
     #[must_use]
     pub fn run(&self, case: &Case) -> Outcome {
-        let mut config = spec::config(&case.patch, case.script, "rootfs", "/parity");
+        let mut config = case.config("/parity");
         let annotations = json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": POD});
         spec::merge(&mut config, &json!({"annotations": annotations}));
         let shim = self.shim.as_ref().expect("a pod that runs");
@@ -73,10 +73,10 @@ impl HuskPod {
     /// When the shim does not answer.
     #[must_use]
     pub fn run_alone(&self, case: &Case) -> Outcome {
-        let config = spec::config(&case.patch, case.script, "rootfs", "/parity");
-        let bundle = self.bundle(case.name, &config);
+        let config = case.config("/parity");
+        let bundle = self.bundle(&case.name, &config);
         self.runtime.block_on(async {
-            let shim = self.launcher.launch(case.name, &bundle).await.expect("a shim");
+            let shim = self.launcher.launch(&case.name, &bundle).await.expect("a shim");
             let outcome = self.container(&shim, case, &config).await;
             shim.shutdown().await.expect("the shim ends");
             outcome
@@ -84,23 +84,25 @@ impl HuskPod {
     }
 
     async fn container(&self, shim: &Shim, case: &Case, config: &Value) -> Outcome {
-        let bundle = self.bundle(case.name, config);
+        let bundle = self.bundle(&case.name, config);
         let log = bundle.join("output");
         let stdio = if case.exec.is_some() { Stdio::default() } else { to_file(&log) };
-        let task = CreateTask { id: case.name.into(), bundle, rootfs: vec![self.image.clone()], stdio };
+        let task = CreateTask { id: case.name.clone(), bundle, rootfs: vec![self.image.clone()], stdio };
         if let Err(error) = shim.create(task).await {
             return not_started(&error);
         }
-        let outcome = match shim.start(case.name).await {
+        let outcome = match shim.start(&case.name).await {
             Err(error) => not_started(&error),
             Ok(_) => match &case.exec {
-                None => ended(shim, case.name, None, &log).await,
-                Some((patch, script)) => exec(shim, case.name, &spec::process(config, patch, script), &log).await,
+                None => ended(shim, &case.name, None, &log).await,
+                Some(further) => {
+                    exec(shim, &case.name, &spec::process(config, &further.process, &further.script), &log).await
+                }
             },
         };
-        drop(shim.kill(case.name, None, 9, true).await);
-        drop(shim.wait(case.name, None).await);
-        shim.delete(case.name, None).await.expect("a container that has ended is deleted");
+        drop(shim.kill(&case.name, None, 9, true).await);
+        drop(shim.wait(&case.name, None).await);
+        shim.delete(&case.name, None).await.expect("a container that has ended is deleted");
         outcome
     }
 

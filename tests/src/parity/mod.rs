@@ -1,6 +1,6 @@
 //! The same OCI specs under runc and under Husk, and what each container sees.
 //!
-//! A [`Case`] is a patch of the ordinary spec and a script. Both runtimes run it in the same root file system and the
+//! A [`Case`] is what it changes of the ordinary spec, and a script. Both runtimes run it in the same root file system and the
 //! same cgroups of their own; what the script says, line by line, must be equal. `root` makes the file system, `spec`
 //! the configuration, `runc` and `husk` run it.
 
@@ -11,23 +11,40 @@ mod root;
 mod runc;
 mod spec;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 pub use husk::HuskPod;
 pub use root::Root;
 pub use runc::Runc;
 
-/// One container, and perhaps a further process in it.
-#[derive(Debug, Clone)]
+/// One container, and perhaps a further process in it; written in YAML.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Case {
     /// The first part of the names of its checks: `case/check`.
-    pub name: &'static str,
-    /// Merged into the spec; lists replace lists.
-    pub patch: Value,
-    /// What the container runs, with the words of `/lib/say`. Empty: the patch's own `process.args`.
-    pub script: &'static str,
-    /// A further process: a patch of the container's own `process`, and its script. The container's waits meanwhile.
-    pub exec: Option<(Value, &'static str)>,
+    pub name: String,
+    /// In Husk a pod of its own, because the spec says what the pod is.
+    #[serde(default)]
+    pub alone: bool,
+    /// Merged into the ordinary spec: lists replace lists, null removes.
+    #[serde(default)]
+    spec: Value,
+    /// What the container runs, in the words of `say.sh`. Empty: the spec's own `process.args`.
+    #[serde(default)]
+    script: String,
+    exec: Option<Exec>,
+}
+
+/// A further process of a container that waits meanwhile.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exec {
+    /// Merged into the container's `process`.
+    #[serde(default)]
+    process: Value,
+    #[serde(default)]
+    script: String,
 }
 
 /// What a container came to.
@@ -40,16 +57,20 @@ pub struct Outcome {
 }
 
 impl Case {
-    /// A container with this patch of its spec.
+    /// Reads a list of them.
+    ///
+    /// # Panics
+    ///
+    /// When it is none.
     #[must_use]
-    pub fn new(name: &'static str, patch: Value, script: &'static str) -> Self {
-        Self { name, patch, script, exec: None }
+    pub fn list(yaml: &str) -> Vec<Self> {
+        serde_saphyr::from_str(yaml).expect("a list of cases")
     }
 
-    /// A further process in a container.
-    #[must_use]
-    pub fn exec(name: &'static str, patch: Value, process: Value, script: &'static str) -> Self {
-        Self { name, patch, script: spec::WAITING, exec: Some((process, script)) }
+    /// The whole configuration of its container.
+    fn config(&self, cgroup: &str) -> Value {
+        let script = if self.exec.is_some() { spec::WAITING } else { &self.script };
+        spec::config(&self.spec, script, cgroup)
     }
 
     /// What was seen, a line for each check: name, tab, value.

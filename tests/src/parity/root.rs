@@ -7,26 +7,7 @@ use std::process::Command;
 
 use crate::behaviour::Disk;
 
-/// `say NAME COMMAND...`: what the command prints and, when it fails, its code; one line with a tab between.
-/// `try NAME COMMAND...`: only whether it works. `field NAME KEY...`: lines of /proc/self/status.
-const SAY: &str = r#"
-say() {
-    name=$1; shift
-    said=$("$@" 2>&1); code=$?
-    [ $code = 0 ] || said="$said [$code]"
-    printf '%s\t%s\n' "$name" "$(printf %s "$said" | tr '\n\t' '/ ')"
-}
-try() {
-    name=$1; shift
-    if said=$( ("$@") 2>&1 >/dev/null); then said=ok; else said=${said##*: }; fi
-    printf '%s\t%s\n' "$name" "$(printf %s "$said" | tr '\n\t' '/ ')"
-}
-sh_() { sh -c "$1"; }
-put() { printf %s "$1" >"$2"; }
-status() { for key in "$@"; do say "$key" sh_ "grep ^$key: /proc/self/status | cut -f 2-"; done; }
-limit() { say "limit-$1" sh_ "grep '^Max $1  ' /proc/self/limits | sed 's/  */ /g'"; }
-group() { say "$1" cat "/sys/fs/cgroup/$1"; }
-"#;
+const SAY: &str = include_str!("say.sh");
 
 /// A directory that runc uses, and an EROFS image of it for Husk.
 #[derive(Debug)]

@@ -39,11 +39,11 @@ impl Runc {
     #[must_use]
     pub fn run(&self, case: &Case) -> Outcome {
         let _layer = Layer::new(&self.lower, &self.bundle);
-        let config = spec::config(&case.patch, case.script, "rootfs", "/parity");
+        let config = case.config("/parity");
         fs::write(self.bundle.join("config.json"), config.to_string()).expect("a file of ours");
         let outcome = match &case.exec {
             None => self.foreground(&["run", "--bundle", &self.bundle.to_string_lossy(), ID]),
-            Some((patch, script)) => self.exec(&spec::process(&config, patch, script)),
+            Some(exec) => self.exec(&spec::process(&config, &exec.process, &exec.script)),
         };
         drop(Command::new("runc").args(["delete", "--force", ID]).output());
         outcome

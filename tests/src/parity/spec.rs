@@ -21,12 +21,12 @@ const CAPABILITIES: [&str; 11] = [
 pub(super) const WAITING: &str = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
 
 /// The whole configuration of a case's container.
-pub(super) fn config(patch: &Value, script: &str, root: &str, cgroup: &str) -> Value {
+pub(super) fn config(patch: &Value, script: &str, cgroup: &str) -> Value {
     let namespaces = ["pid", "mount", "ipc", "uts", "network", "cgroup"].map(|kind| json!({"type": kind}));
     let mut config = json!({
         "ociVersion": "1.0.2",
         "hostname": "parity",
-        "root": {"path": root, "readonly": false},
+        "root": {"path": "rootfs", "readonly": false},
         "process": {
             "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin", "TERM=xterm"],
             "args": shell(script),
@@ -42,7 +42,8 @@ pub(super) fn config(patch: &Value, script: &str, root: &str, cgroup: &str) -> V
              "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
             {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
              "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
-            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+             "options": ["nosuid", "noexec", "nodev"]},
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
             {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
              "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
@@ -74,9 +75,10 @@ fn shell(script: &str) -> Value {
     json!(["/bin/sh", "-c", format!(". /lib/say\n{script}")])
 }
 
-/// Objects are merged, everything else is replaced; null removes.
+/// Objects are merged, everything else is replaced; null removes, and alone changes nothing.
 pub(super) fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
+        (_, Value::Null) => {}
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {
                 if value.is_null() {
