@@ -168,17 +168,20 @@ pub(crate) const CHECKS: &[Check] = &[
     ("flags/append-only", || {
         file("f")?;
         let opened = open("f", OFlags::RDONLY)?;
-        let set = rustix::fs::ioctl_setflags(&opened, rustix::fs::IFlags::APPEND);
+        // The others are kept, as chattr does: without EXTENTS ext4 would have to rewrite the file.
+        let flags = rustix::fs::ioctl_getflags(&opened).unwrap_or(rustix::fs::IFlags::empty());
+        let set = rustix::fs::ioctl_setflags(&opened, flags | rustix::fs::IFlags::APPEND);
         let wrote = see(fs::write("f", "y"));
-        let _ = rustix::fs::ioctl_setflags(&opened, rustix::fs::IFlags::empty());
+        let _ = rustix::fs::ioctl_setflags(&opened, flags);
         words([see(set), wrote])
     }),
     ("flags/immutable", || {
         file("f")?;
         let opened = open("f", OFlags::RDONLY)?;
-        let set = rustix::fs::ioctl_setflags(&opened, rustix::fs::IFlags::IMMUTABLE);
+        let flags = rustix::fs::ioctl_getflags(&opened).unwrap_or(rustix::fs::IFlags::empty());
+        let set = rustix::fs::ioctl_setflags(&opened, flags | rustix::fs::IFlags::IMMUTABLE);
         let removed = see(fs::remove_file("f"));
-        let _ = rustix::fs::ioctl_setflags(&opened, rustix::fs::IFlags::empty());
+        let _ = rustix::fs::ioctl_setflags(&opened, flags);
         words([see(set), removed])
     }),
     ("working-directory/moved", || {
