@@ -83,13 +83,11 @@ fn mount_kernel(root: &Root, destination: &str, flags: Flags, kernel: &v1::Kerne
         "proc" | "sysfs" => Links::Refuse,
         _ => Links::Follow,
     };
-    let mode = match kernel.fs_type.as_str() {
-        "tmpfs" => mode_of(root, destination, &kernel.data).map_err(|e| e.during(&what))?,
-        _ => None,
-    };
-    let at = resolve(&root.fd, Path::new(destination), Missing::Directory, links).map_err(|e| e.during(&what))?;
+    let (at, mode) = mount_point(root, destination, links).map_err(|e| e.during(&what))?;
     // Mount points may have to be made in a read-only tmpfs; it is made read-only at the end.
     let now = if kernel.fs_type == "tmpfs" { flags.writable() } else { flags };
+    // A tmpfs has the mode of the directory that it covers, unless it is told another one, as runc makes it.
+    let mode = mode.filter(|_| kernel.fs_type == "tmpfs" && options(&kernel.data).all(|(name, _)| name != "mode"));
     let options = options(&kernel.data).chain(mode.as_deref().map(|mode| ("mode", Some(mode))));
     let mount = new_file_system(&kernel.fs_type, options, now.attributes).map_err(|e| e.during(&what))?;
     attach(&mount, &at).on("move_mount", destination).map_err(|e| e.during(&what))?;
@@ -99,18 +97,18 @@ fn mount_kernel(root: &Root, destination: &str, flags: Flags, kernel: &v1::Kerne
     Ok(())
 }
 
-/// The mode of the directory that a tmpfs is to cover, in octal: it has the same unless its options say another one, as
-/// runc makes it. None: the kernel's default of 1777.
-fn mode_of(root: &Root, destination: &str, data: &str) -> Result<Option<String>> {
-    if options(data).any(|(name, _)| name == "mode") {
-        return Ok(None);
+/// Opens a directory to mount on, with its mode in octal; one that is not there is made, and has none to be kept.
+fn mount_point(root: &Root, path: &str, links: Links) -> Result<(OwnedFd, Option<String>)> {
+    match resolve(&root.fd, Path::new(path), Missing::Fail, links) {
+        Err(Error::System { errno: Errno::NOENT, .. }) => {
+            Ok((resolve(&root.fd, Path::new(path), Missing::Directory, links)?, None))
+        }
+        at => {
+            let at = at?;
+            let mode = rustix::fs::fstat(&at).on("fstat", path)?.st_mode & 0o7777;
+            Ok((at, Some(format!("{mode:o}"))))
+        }
     }
-    let at = match resolve(&root.fd, Path::new(destination), Missing::Fail, Links::Follow) {
-        Err(Error::System { errno: Errno::NOENT, .. }) => return Ok(None),
-        at => at?,
-    };
-    let mode = rustix::fs::fstat(&at).on("fstat", destination)?.st_mode & 0o7777;
-    Ok(Some(format!("{mode:o}")))
 }
 
 fn mount_bind(root: &Root, destination: &str, flags: Flags, source: &OwnedFd) -> Result<()> {

@@ -9,6 +9,7 @@ mod runc;
 
 pub use image::{PROGRAM, TREE, WORK, image};
 pub use runc::{Disk, Runc};
+pub(crate) use runc::{capabilities, run};
 
 /// The beginning of the names of the checks to run, to try some alone: `HUSK_FS_CHECKS`.
 #[must_use]

@@ -21,7 +21,8 @@ pub struct Disk {
     mount: PathBuf,
 }
 
-fn run(command: &mut Command) {
+/// Runs a command of this machine, which must succeed.
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -137,7 +138,7 @@ fn config(command: &[String], bind: Option<&Path>, read_only: bool) -> Value {
 }
 
 /// All that a process may have here, by the names that runc knows.
-fn capabilities() -> Vec<&'static str> {
+pub(crate) fn capabilities() -> Vec<&'static str> {
     let text = include_str!("capabilities.txt");
     text.lines().collect()
 }

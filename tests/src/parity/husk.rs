@@ -19,7 +19,7 @@ const POD: &str = "pod";
 pub struct HuskPod {
     runtime: Runtime,
     launcher: ShimLauncher,
-    shim: Option<Shim>,
+    shim: Shim,
     image: PathBuf,
     place: PathBuf,
     // Last: it looks whether something was left.
@@ -35,88 +35,69 @@ impl HuskPod {
     #[must_use]
     pub fn new(root: &Root) -> Self {
         let husk = Husk::new();
-        let prefix = fixture::prefix();
         let launcher = ShimLauncher {
-            binary: prefix.join("bin/containerd-shim-husk-v2"),
+            binary: fixture::prefix().join("bin/containerd-shim-husk-v2"),
             namespace: NAMESPACE.into(),
             dirs: Dirs { run: husk.run_dir().into(), root: husk.root().into() },
             env: Vec::new(),
             debug: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let image = root.image().to_owned();
-        let mut pod = Self { runtime, launcher, shim: None, image, place: root.place("husk"), _husk: husk };
+        let place = root.place("husk");
         let annotations = json!({"io.kubernetes.cri.container-type": "sandbox"});
-        let bundle = pod.bundle(POD, &json!({"ociVersion": "1.0.2", "hostname": "parity", "annotations": annotations}));
-        pod.shim = Some(pod.runtime.block_on(start_pod(&pod.launcher, POD, &bundle)));
-        pod
+        let config = json!({"ociVersion": "1.0.2", "hostname": "parity", "annotations": annotations});
+        let shim = runtime.block_on(start_pod(&launcher, POD, &bundle(&place, POD, &config)));
+        Self { runtime, launcher, shim, image: root.image().to_owned(), place, _husk: husk }
     }
 
-    /// Runs a case in the pod.
+    /// Runs a case in the pod, or as one of its own.
     ///
     /// # Panics
     ///
     /// When the shim does not answer.
     #[must_use]
     pub fn run(&self, case: &Case) -> Outcome {
-        let mut config = case.config("/parity");
-        let annotations = json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": POD});
-        spec::merge(&mut config, &json!({"annotations": annotations}));
-        let shim = self.shim.as_ref().expect("a pod that runs");
-        self.runtime.block_on(self.container(shim, case, &config))
-    }
-
-    /// Runs a case as a pod of its own.
-    ///
-    /// # Panics
-    ///
-    /// When the shim does not answer.
-    #[must_use]
-    pub fn run_alone(&self, case: &Case) -> Outcome {
-        let config = case.config("/parity");
-        let bundle = self.bundle(&case.name, &config);
+        let mut config = spec::config(case);
+        if !case.alone {
+            let kind = json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": POD});
+            spec::merge(&mut config, &json!({"annotations": kind}));
+        }
+        let bundle = bundle(&self.place, &case.name, &config);
         self.runtime.block_on(async {
+            if !case.alone {
+                return self.container(&self.shim, case, &config, &bundle).await;
+            }
             let shim = self.launcher.launch(&case.name, &bundle).await.expect("a shim");
-            let outcome = self.container(&shim, case, &config).await;
+            let outcome = self.container(&shim, case, &config, &bundle).await;
             shim.shutdown().await.expect("the shim ends");
             outcome
         })
     }
 
-    async fn container(&self, shim: &Shim, case: &Case, config: &Value) -> Outcome {
-        let bundle = self.bundle(&case.name, config);
-        let log = bundle.join("output");
+    async fn container(&self, shim: &Shim, case: &Case, config: &Value, bundle: &Path) -> Outcome {
+        let (id, log) = (case.name.as_str(), bundle.join("output"));
         let stdio = if case.exec.is_some() { Stdio::default() } else { to_file(&log) };
-        let task = CreateTask { id: case.name.clone(), bundle, rootfs: vec![self.image.clone()], stdio };
+        let task = CreateTask { id: id.into(), bundle: bundle.into(), rootfs: vec![self.image.clone()], stdio };
         if let Err(error) = shim.create(task).await {
             return not_started(&error);
         }
-        let outcome = match shim.start(&case.name).await {
-            Err(error) => not_started(&error),
-            Ok(_) => match &case.exec {
-                None => ended(shim, &case.name, None, &log).await,
-                Some(further) => {
-                    exec(shim, &case.name, &spec::process(config, &further.process, &further.script), &log).await
-                }
-            },
+        let outcome = match (shim.start(id).await, &case.exec) {
+            (Err(error), _) => not_started(&error),
+            (Ok(_), None) => ended(shim, id, None, &log).await,
+            (Ok(_), Some(further)) => {
+                exec(shim, id, &spec::process(config, &further.process, &further.script), &log).await
+            }
         };
-        drop(shim.kill(&case.name, None, 9, true).await);
-        drop(shim.wait(&case.name, None).await);
-        shim.delete(&case.name, None).await.expect("a container that has ended is deleted");
+        drop(shim.kill(id, None, 9, true).await);
+        drop(shim.wait(id, None).await);
+        shim.delete(id, None).await.expect("a container that has ended is deleted");
         outcome
-    }
-
-    fn bundle(&self, name: &str, config: &Value) -> PathBuf {
-        let bundle = self.place.join(name);
-        fs::create_dir_all(&bundle).expect("a directory of ours");
-        fs::write(bundle.join("config.json"), config.to_string()).expect("a file of ours");
-        bundle
     }
 }
 
 impl Drop for HuskPod {
     fn drop(&mut self) {
-        let Some(shim) = self.shim.take() else { return };
+        let shim = &self.shim;
         self.runtime.block_on(async {
             drop(shim.kill(POD, None, 15, false).await);
             drop(shim.wait(POD, None).await);
@@ -160,4 +141,11 @@ fn not_started(error: &TaskError) -> Outcome {
 fn to_file(path: &Path) -> Stdio {
     let file = Some(format!("file://{}", path.display()));
     Stdio { stdout: file.clone(), stderr: file, ..Stdio::default() }
+}
+
+fn bundle(place: &Path, name: &str, config: &Value) -> PathBuf {
+    let bundle = place.join(name);
+    fs::create_dir_all(&bundle).expect("a directory of ours");
+    fs::write(bundle.join("config.json"), config.to_string()).expect("a file of ours");
+    bundle
 }

@@ -1,8 +1,8 @@
 //! The same OCI specs under runc and under Husk, and what each container sees.
 //!
-//! A [`Case`] is what it changes of the ordinary spec, and a script. Both runtimes run it in the same root file system and the
-//! same cgroups of their own; what the script says, line by line, must be equal. `root` makes the file system, `spec`
-//! the configuration, `runc` and `husk` run it.
+//! A [`Case`] is what it changes of the ordinary spec, and a script. Both runtimes run it in the same root file system;
+//! what the script says, line by line, must be equal. `root` makes the file system, `spec` the configuration, `runc` and
+//! `husk` run it.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a fixture fails its test by panicking")]
 
@@ -26,10 +26,16 @@ pub struct Case {
     pub name: String,
     /// In Husk a pod of its own, because the spec says what the pod is.
     #[serde(default)]
-    pub alone: bool,
+    alone: bool,
     /// Merged into the ordinary spec: lists replace lists, null removes.
     #[serde(default)]
     spec: Value,
+    /// Further mounts, after the ordinary ones.
+    #[serde(default)]
+    mounts: Vec<Value>,
+    /// Every capability that runc knows is bounding, effective and permitted.
+    #[serde(default)]
+    all_capabilities: bool,
     /// What the container runs, in the words of `say.sh`. Empty: the spec's own `process.args`.
     #[serde(default)]
     script: String,
@@ -65,12 +71,6 @@ impl Case {
     #[must_use]
     pub fn list(yaml: &str) -> Vec<Self> {
         serde_saphyr::from_str(yaml).expect("a list of cases")
-    }
-
-    /// The whole configuration of its container.
-    fn config(&self, cgroup: &str) -> Value {
-        let script = if self.exec.is_some() { spec::WAITING } else { &self.script };
-        spec::config(&self.spec, script, cgroup)
     }
 
     /// What was seen, a line for each check: name, tab, value.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::behaviour::Disk;
+use crate::behaviour::{Disk, run};
 
 const SAY: &str = include_str!("say.sh");
 
@@ -29,9 +29,7 @@ impl Root {
         let place = disk.directory("parity");
         let (directory, image) = (place.join("rootfs"), place.join("image"));
         fill(&directory).expect("a directory of ours");
-        let mut mkfs = Command::new("mkfs.erofs");
-        let output = mkfs.arg("-x1").arg(&image).arg(&directory).output().expect("mkfs.erofs: run this by ci/test");
-        assert!(output.status.success(), "mkfs.erofs: {}", String::from_utf8_lossy(&output.stderr));
+        run(Command::new("mkfs.erofs").arg("-x1").arg(&image).arg(&directory));
         Self { disk, directory, image }
     }
 

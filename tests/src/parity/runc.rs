@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{Case, Outcome, Root, spec};
-use crate::fixture::{Running, wait_until};
+use crate::behaviour::run;
+use crate::fixture::Running;
 
 /// Its name for the container; there is one at a time.
 const ID: &str = "parity";
@@ -39,7 +40,7 @@ impl Runc {
     #[must_use]
     pub fn run(&self, case: &Case) -> Outcome {
         let _layer = Layer::new(&self.lower, &self.bundle);
-        let config = case.config("/parity");
+        let config = spec::config(case);
         fs::write(self.bundle.join("config.json"), config.to_string()).expect("a file of ours");
         let outcome = match &case.exec {
             None => self.foreground(&["run", "--bundle", &self.bundle.to_string_lossy(), ID]),
@@ -74,14 +75,7 @@ impl Runc {
         let failed = fs::read_to_string(&log).unwrap_or_default().contains(r#""level":"error""#);
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
         let code = u32::try_from(output.code).unwrap_or(u32::MAX);
-        wait_until("the container's end", 10, || self.is_over(arguments));
         Outcome { output: text, code: (!failed).then_some(code) }
-    }
-
-    /// The container that was run is not there any more; one that an exec ran in stays.
-    fn is_over(&self, arguments: &[&str]) -> bool {
-        arguments.first() != Some(&"run")
-            || !Command::new("runc").args(["state", ID]).output().is_ok_and(|output| output.status.success())
     }
 }
 
@@ -97,9 +91,8 @@ impl<'a> Layer<'a> {
             fs::create_dir(directory).expect("a directory of ours");
         }
         let (lower, upper, work) = (lower.display(), upper.display(), work.display());
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "overlay", "overlay", "-o", &format!("lowerdir={lower},upperdir={upper},workdir={work}")]);
-        assert!(mount.arg(bundle.join("rootfs")).status().expect("mount").success(), "mount -t overlay");
+        let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(bundle.join("rootfs")));
         Self { bundle }
     }
 }

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::Case;
+use crate::behaviour;
+
 /// Podman's and Docker's default capabilities without those for making devices and raw sockets.
 const CAPABILITIES: [&str; 11] = [
     "CAP_CHOWN",
@@ -18,10 +21,12 @@ const CAPABILITIES: [&str; 11] = [
 ];
 
 /// Waits to be killed, and ends at once when it is asked to.
-pub(super) const WAITING: &str = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
+const WAITING: &str = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
 
 /// The whole configuration of a case's container.
-pub(super) fn config(patch: &Value, script: &str, cgroup: &str) -> Value {
+pub(super) fn config(case: &Case) -> Value {
+    let script = if case.exec.is_some() { WAITING } else { &case.script };
+
     let namespaces = ["pid", "mount", "ipc", "uts", "network", "cgroup"].map(|kind| json!({"type": kind}));
     let mut config = json!({
         "ociVersion": "1.0.2",
@@ -49,7 +54,7 @@ pub(super) fn config(patch: &Value, script: &str, cgroup: &str) -> Value {
              "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
         ],
         "linux": {
-            "cgroupsPath": cgroup,
+            "cgroupsPath": "/parity",
             "namespaces": namespaces,
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "maskedPaths": [
@@ -59,7 +64,17 @@ pub(super) fn config(patch: &Value, script: &str, cgroup: &str) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     });
-    merge(&mut config, patch);
+    if case.all_capabilities {
+        let all = behaviour::capabilities();
+        merge(
+            &mut config,
+            &json!({"process": {"capabilities": {"bounding": all, "effective": all, "permitted": all}}}),
+        );
+    }
+    if let Some(Value::Array(mounts)) = config.get_mut("mounts") {
+        mounts.extend_from_slice(&case.mounts);
+    }
+    merge(&mut config, &case.spec);
     config
 }
 

@@ -1,12 +1,13 @@
 //! Descriptors of paths, openat2(2), handles, statx(2), and what statfs(2) tells.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fchown, openat2, readlinkat, statat, statx,
+    AtFlags, CWD, IFlags, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fchown, ioctl_getflags, ioctl_setflags,
+    openat2, readlinkat, statat, statx,
 };
 
 use crate::kit::{Check, file, open};
@@ -15,6 +16,18 @@ use crate::text::{see, show, words};
 
 fn resolve(name: &str, how: ResolveFlags) -> String {
     see(openat2(CWD, name, OFlags::RDONLY, Mode::empty(), how))
+}
+
+/// What is said to a new flag of the file `f`, and to `attempt` under it. The others are kept, as chattr does: without
+/// EXTENTS ext4 would have to rewrite the file.
+fn flagged(flag: IFlags, attempt: impl FnOnce() -> io::Result<()>) -> io::Result<String> {
+    file("f")?;
+    let opened = open("f", OFlags::RDONLY)?;
+    let flags = ioctl_getflags(&opened).unwrap_or(IFlags::empty());
+    let set = ioctl_setflags(&opened, flags | flag);
+    let attempted = see(attempt());
+    let _ = ioctl_setflags(&opened, flags);
+    words([see(set), attempted])
 }
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -165,25 +178,8 @@ pub(crate) const CHECKS: &[Check] = &[
         file.sync_all()?;
         Ok((before - free()? >= 8 << 20).to_string())
     }),
-    ("flags/append-only", || {
-        file("f")?;
-        let opened = open("f", OFlags::RDONLY)?;
-        // The others are kept, as chattr does: without EXTENTS ext4 would have to rewrite the file.
-        let flags = rustix::fs::ioctl_getflags(&opened).unwrap_or(rustix::fs::IFlags::empty());
-        let set = rustix::fs::ioctl_setflags(&opened, flags | rustix::fs::IFlags::APPEND);
-        let wrote = see(fs::write("f", "y"));
-        let _ = rustix::fs::ioctl_setflags(&opened, flags);
-        words([see(set), wrote])
-    }),
-    ("flags/immutable", || {
-        file("f")?;
-        let opened = open("f", OFlags::RDONLY)?;
-        let flags = rustix::fs::ioctl_getflags(&opened).unwrap_or(rustix::fs::IFlags::empty());
-        let set = rustix::fs::ioctl_setflags(&opened, flags | rustix::fs::IFlags::IMMUTABLE);
-        let removed = see(fs::remove_file("f"));
-        let _ = rustix::fs::ioctl_setflags(&opened, flags);
-        words([see(set), removed])
-    }),
+    ("flags/append-only", || flagged(IFlags::APPEND, || fs::write("f", "y"))),
+    ("flags/immutable", || flagged(IFlags::IMMUTABLE, || fs::remove_file("f"))),
     ("working-directory/moved", || {
         fs::create_dir_all("a/d")?;
         fs::create_dir("b")?;
