@@ -30,7 +30,7 @@ mod tests {
         let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [
             {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]});
         let filter = container(&testing::with("/linux/seccomp", profile), POD).unwrap().seccomp.unwrap();
-        assert!(!filter.program.is_empty() && filter.program.len() % 8 == 0);
+        assert!(!filter.program.is_empty() && filter.program.len().is_multiple_of(8));
         assert_eq!(filter.flags, 4);
     }
 
