@@ -8,7 +8,7 @@ use std::sync::Arc;
 use husk_agent_api::VERSION;
 use husk_agent_api::v1::agent_server;
 use husk_agent_api::v1::{
-    CloseStdinRequest, CloseStdinResponse, ConfigureInterfaceRequest, ConfigureInterfaceResponse,
+    AdjustClockRequest, AdjustClockResponse, CloseStdinRequest, CloseStdinResponse, ConfigureInterfaceRequest, ConfigureInterfaceResponse,
     ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
     CreateVolumeRequest, CreateVolumeResponse, Event, EventsRequest, ExecProcessRequest, ExecProcessResponse,
     HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest,
@@ -27,7 +27,7 @@ use crate::cgroup::{Cgroup, stats};
 use crate::container::{check, control, create, exec, freeze, processes};
 use crate::error::{Error, Result};
 use crate::net;
-use crate::pod::slots;
+use crate::pod::{clock, slots};
 
 /// Events that may wait for one slow caller before its replay pauses.
 const EVENT_QUEUE: usize = 32;
@@ -233,6 +233,14 @@ impl agent_server::Agent for Service {
             control::remove(&agent, &id).await.map(|()| RemoveContainerResponse {})
         })
         .await
+    }
+
+    async fn adjust_clock(&self, request: Request<AdjustClockRequest>) -> Answer<AdjustClockResponse> {
+        let offset = request.into_inner().offset_ns;
+        if offset != 0 {
+            clock::adjust(offset)?;
+        }
+        Ok(Response::new(AdjustClockResponse { wall_clock_ns: clock::now() }))
     }
 
     type EventsStream = ReceiverStream<std::result::Result<Event, Status>>;

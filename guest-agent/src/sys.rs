@@ -46,6 +46,32 @@ pub fn mount_setattr(mount: impl AsFd, attributes: &MountAttr, recursive: bool) 
     .map(|_| ())
 }
 
+/// Moves CLOCK_REALTIME at once (adjtimex(2), `ADJ_SETOFFSET`).
+pub fn step_clock(offset_ns: i64) -> Result<()> {
+    // SAFETY: all-zero is a valid `timex`.
+    let mut change: libc::timex = unsafe { std::mem::zeroed() };
+    change.modes = libc::ADJ_SETOFFSET | libc::ADJ_NANO;
+    // The nanoseconds are never negative: -1.5 s is -2 s and 0.5 s.
+    change.time.tv_sec = offset_ns.div_euclid(1_000_000_000);
+    change.time.tv_usec = offset_ns.rem_euclid(1_000_000_000);
+    adjtimex(&mut change)
+}
+
+/// Lets CLOCK_REALTIME run a little faster or slower until it has moved by so many microseconds (adjtimex(2),
+/// `ADJ_OFFSET_SINGLESHOT`); replaces what is left of an earlier call.
+pub fn slew_clock(offset_us: i64) -> Result<()> {
+    // SAFETY: all-zero is a valid `timex`.
+    let mut change: libc::timex = unsafe { std::mem::zeroed() };
+    change.modes = libc::ADJ_OFFSET_SINGLESHOT;
+    change.offset = offset_us;
+    adjtimex(&mut change)
+}
+
+fn adjtimex(change: &mut libc::timex) -> Result<()> {
+    // SAFETY: `change` is a live `struct timex`, which the kernel reads and fills in.
+    check(unsafe { libc::adjtimex(change) }.into()).map(|_| ())
+}
+
 /// Gives back to the device what a mounted file system does not use (`FITRIM` of linux/fs.h).
 pub fn trim(file_system: impl AsFd) -> Result<()> {
     const FITRIM: libc::c_ulong = 0xc018_5879;

@@ -172,6 +172,40 @@ fn exit_codes_tell_the_signal_and_orphans_are_collected() {
     husk.ok(&["rm", "-f", "init"]);
 }
 
+/// Seconds since the epoch.
+fn host_time() -> i64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec
+}
+
+/// Moves the clock of the machine that the tests run in.
+fn move_host_time(seconds: i64) {
+    let mut time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    time.tv_sec += seconds;
+    rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).unwrap();
+}
+
+#[test]
+fn the_clock_is_right_at_start_and_after_a_pause_and_follows_the_hosts() {
+    let husk = Husk::new();
+    husk.ok(&["run", "-d", "--name", "clock", "busybox", "sleep", "100000"]);
+    let right = || {
+        let before = host_time();
+        let shown: i64 = husk.sh("clock", "date +%s").parse().unwrap();
+        (before - 1..=host_time() + 1).contains(&shown)
+    };
+    assert!(right());
+    husk.ok(&["pause", "clock"]);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    husk.ok(&["unpause", "clock"]);
+    assert!(right());
+    // As when the host has slept, or somebody sets its clock.
+    for hours in [1, -1] {
+        move_host_time(hours * 3600);
+        wait_until("the guest's clock to follow", 10, right);
+    }
+    husk.ok(&["rm", "-f", "clock"]);
+}
+
 /// What a pod holds in its guest, and on the host.
 #[derive(Debug)]
 struct Held {

@@ -1,7 +1,8 @@
-//! What the containers of the pod share: identity (`identity`), devices in slots (`slots`) and volumes (`volumes`), with
+//! What the containers of the pod share: identity (`identity`), the wall clock (`clock`), devices in slots (`slots`) and volumes (`volumes`), with
 //! their limits (`quota`) and what they give back (`trim`).
 //! Single containers are `container`'s business.
 
+pub mod clock;
 pub mod identity;
 mod quota;
 pub mod slots;

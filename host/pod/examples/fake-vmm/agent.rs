@@ -239,6 +239,11 @@ impl Agent for FakeAgent {
         Ok(Response::new(v1::RemoveContainerResponse {}))
     }
 
+    async fn adjust_clock(&self, _: Request<v1::AdjustClockRequest>) -> Answer<v1::AdjustClockResponse> {
+        self.enter("adjust-clock").await?;
+        Ok(Response::new(v1::AdjustClockResponse { wall_clock_ns: u64::MAX }))
+    }
+
     type EventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 
     async fn events(&self, request: Request<v1::EventsRequest>) -> Answer<Self::EventsStream> {

@@ -169,6 +169,12 @@ impl Agent {
         self.call("remove container", self.client.clone().remove_container(request)).await.map(drop)
     }
 
+    /// What the guest's wall clock shows after it was moved by `offset_ns`, in nanoseconds since the epoch.
+    pub(crate) async fn adjust_clock(&self, offset_ns: i64) -> Result<u64, AgentError> {
+        let request = v1::AdjustClockRequest { offset_ns };
+        self.call("adjust clock", self.client.clone().adjust_clock(request)).await.map(|answer| answer.wall_clock_ns)
+    }
+
     pub(crate) async fn events(&self, after: u64) -> Result<Streaming<v1::Event>, AgentError> {
         self.call("events", self.client.clone().events(v1::EventsRequest { after })).await
     }

@@ -1,8 +1,9 @@
 //! A running pod: its VM, its containers, its end.
 //!
 //! [`start`] is the recipe of a pod, [`create`] that of a container; [`process`] acts on what runs, [`stop`] ends it.
-//! [`table`] is what the host knows of containers, in the words of [`status`]: it never waits for the guest.
+//! [`clock`] keeps the guest's wall clock in step. [`table`] is what the host knows of containers, in the words of [`status`]: it never waits for the guest.
 
+mod clock;
 mod create;
 mod process;
 mod start;

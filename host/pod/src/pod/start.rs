@@ -13,6 +13,7 @@ use husk_vmm_control::{Boot, CallError, ErrorKind};
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use super::clock;
 use super::table::Table;
 use super::{BootTimeline, Pod, PodConfig, micros_since};
 use crate::agent::{Agent, follow};
@@ -325,7 +326,7 @@ async fn mount_scratch(devices: &Devices, agent: &Agent, dirs: &PodDirs) -> Resu
     Ok(ScratchDisk::new(lease.slot(), dirs.data()))
 }
 
-/// Follows the guest's events, and clears up after the VM whenever it ends.
+/// Follows the guest's events, keeps its clock, and clears up after the VM whenever it ends.
 fn watch_over(
     vmm: &Vmm,
     agent: &Agent,
@@ -338,8 +339,9 @@ fn watch_over(
     let events = Arc::clone(table);
     let span = tracing::Span::current();
     let follower = tokio::spawn(follow(agent.clone(), move |event| events.receive(event)).instrument(span.clone()));
+    let clock = tokio::spawn(clock::keep_in_step(agent.clone()).instrument(span.clone()));
     let end = clear_up(vmm.ended(), Arc::clone(table), undo, tell).instrument(span);
-    (released, vec![follower, tokio::spawn(end)])
+    (released, vec![follower, clock, tokio::spawn(end)])
 }
 
 async fn clear_up(mut ended: EndedWatch, table: Arc<Table>, undo: Undo, tell: watch::Sender<bool>) {
