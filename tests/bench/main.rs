@@ -1,11 +1,12 @@
-//! Compares husk-vmm with QEMU's microvm machine: `boot`, the time to a ready agent and the monitor's memory, and `io`,
-//! the devices.
+//! Compares husk-vmm with QEMU's microvm machine: `boot`, the time to a ready agent and the monitor's memory, `io`, the
+//! devices, and `idle`, what a pod costs that does nothing.
 //!
 //! In an emulated box the figures mean something only beside each other: both sides run turn by turn, and the reports
 //! lead with ratios.
 
 mod boot;
 mod chart;
+mod idle;
 mod io;
 mod spread;
 
@@ -34,6 +35,8 @@ enum Subject {
     Boot,
     /// Files, disks and network; io.json, and a chart of each.
     Io,
+    /// CPU, wake-ups and memory of a pod that does nothing; idle.json.
+    Idle,
 }
 
 /// What a comparison needs to know.
@@ -59,5 +62,6 @@ fn main() -> Result<()> {
     match subject {
         Subject::Boot => boot::run(&run),
         Subject::Io => io::run(&run),
+        Subject::Idle => idle::run(&run),
     }
 }

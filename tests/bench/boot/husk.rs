@@ -42,7 +42,7 @@ pub(crate) fn boot(vmm: &Path, guest: &Guest) -> Result<Boot> {
     send(&ours, &request, &fds)?;
     let timeline = wait_for_ready(&ours);
     let ready = began.elapsed();
-    let memory = memory::usage(child.id());
+    let memory = memory::usage(child.id(), GUEST_MIB);
     drop(ours);
     // The VM ends with its control socket; were that broken, the benchmark shall not hang on it.
     let _ = child.kill();

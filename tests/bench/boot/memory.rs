@@ -4,8 +4,6 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use super::GUEST_MIB;
-
 /// KiB of a process without the mapping that is the guest's RAM.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
@@ -19,14 +17,14 @@ pub(crate) struct Usage {
     pub(crate) guest_rss: u64,
 }
 
-/// Reads the usage of a process.
-pub(crate) fn usage(pid: u32) -> Result<Usage> {
+/// Reads the usage of the process of a VM with so much RAM.
+pub(crate) fn usage(pid: u32, guest_mib: u64) -> Result<Usage> {
     let path = format!("/proc/{pid}/smaps");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    parse(&text).with_context(|| format!("reading {path}"))
+    parse(&text, guest_mib * 1024).with_context(|| format!("reading {path}"))
 }
 
-fn parse(smaps: &str) -> Result<Usage> {
+fn parse(smaps: &str, guest_kib: u64) -> Result<Usage> {
     let mut usage = Usage::default();
     let mut guest_ram = 0;
     let mut in_guest_ram = false;
@@ -38,7 +36,7 @@ fn parse(smaps: &str) -> Result<Usage> {
         match name {
             // The first line of each mapping's figures.
             "Size" => {
-                in_guest_ram = kib == GUEST_MIB * 1024;
+                in_guest_ram = kib == guest_kib;
                 if in_guest_ram {
                     guest_ram += kib;
                 }
@@ -51,8 +49,8 @@ fn parse(smaps: &str) -> Result<Usage> {
         }
     }
     ensure!(
-        guest_ram == GUEST_MIB * 1024,
-        "expected one mapping of {GUEST_MIB} MiB, the guest's RAM, and found {guest_ram} KiB of such mappings"
+        guest_ram == guest_kib,
+        "expected one mapping of {guest_kib} KiB, the guest's RAM, and found {guest_ram} KiB of such mappings"
     );
     Ok(usage)
 }
@@ -77,12 +75,12 @@ VmFlags: rd ex mr mw me
 
     #[test]
     fn guest_ram_is_counted_apart() {
-        let usage = parse(SMAPS).unwrap();
+        let usage = parse(SMAPS, 256_000).unwrap();
         assert_eq!((usage.rss, usage.pss, usage.private_dirty, usage.guest_rss), (800, 400, 8, 40_000));
     }
 
     #[test]
     fn a_process_without_the_guests_ram_is_an_error() {
-        assert!(parse("Size: 1024 kB\nRss: 4 kB\n").is_err());
+        assert!(parse("Size: 1024 kB\nRss: 4 kB\n", 256_000).is_err());
     }
 }

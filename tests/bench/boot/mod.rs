@@ -5,8 +5,8 @@
 //! is ready; the clock of both runs in this process.
 
 mod husk;
-mod memory;
-mod qemu;
+pub(crate) mod memory;
+pub(crate) mod qemu;
 mod report;
 
 use std::path::PathBuf;
@@ -17,20 +17,28 @@ use anyhow::{Context, Result};
 use crate::Run;
 
 /// RAM of either guest. An odd size, so that its mapping is told from any other by its length.
-const GUEST_MIB: u64 = 250;
+pub(crate) const GUEST_MIB: u64 = 250;
 /// Well above what an emulated machine takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What both machines run.
 #[derive(Debug)]
-struct Guest {
+pub(crate) struct Guest {
     kernel: PathBuf,
     initramfs: PathBuf,
 }
 
+impl Guest {
+    /// Husk's own.
+    pub(crate) fn of(run: &Run) -> Self {
+        let lib = run.prefix.join("lib/husk");
+        Self { kernel: lib.join("vmlinux"), initramfs: lib.join("initramfs.cpio") }
+    }
+}
+
 /// One boot, measured from outside.
 #[derive(Debug, Clone)]
-struct Boot {
+pub(crate) struct Boot {
     /// Spawn of the process to the agent's ready byte.
     ready: Duration,
     memory: memory::Usage,
@@ -40,8 +48,7 @@ struct Boot {
 
 /// Prints the comparison and writes bench.json, boot.svg and memory.svg.
 pub(crate) fn run(run: &Run) -> Result<()> {
-    let lib = run.prefix.join("lib/husk");
-    let guest = Guest { kernel: lib.join("vmlinux"), initramfs: lib.join("initramfs.cpio") };
+    let guest = Guest::of(run);
     let vmm = run.prefix.join("bin/husk-vmm");
 
     let (mut husk, mut qemu) = (Vec::new(), Vec::new());

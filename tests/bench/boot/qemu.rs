@@ -1,9 +1,9 @@
 //! A boot under QEMU's microvm machine with everything turned off that the guest does not use.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,8 +12,36 @@ use super::{Boot, GUEST_MIB, Guest, PATIENCE, memory};
 /// Where the agent writes its ready byte. Not husk-vmm's own port: QEMU's is taken by fw_cfg, which its firmware uses.
 const READY_PORT: &str = "0x600";
 
+/// A running machine, ended with its handle.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    child: Child,
+    /// Spawn of the process to the agent's ready byte.
+    pub(crate) ready: Duration,
+    _console: tempfile::TempDir,
+}
+
+impl Machine {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Boots one VM to "agent ready", measures it and ends it.
 pub(crate) fn boot(guest: &Guest) -> Result<Boot> {
+    let machine = start(guest)?;
+    Ok(Boot { ready: machine.ready, memory: memory::usage(machine.pid(), GUEST_MIB)?, steps: Vec::new() })
+}
+
+/// Boots one VM to "agent ready".
+pub(crate) fn start(guest: &Guest) -> Result<Machine> {
     let dir = tempfile::tempdir()?;
     let console = dir.path().join("console");
     let mut command = Command::new("qemu-system-x86_64");
@@ -48,16 +76,16 @@ pub(crate) fn boot(guest: &Guest) -> Result<Boot> {
         let mut byte = [0];
         let _ = tell.send(output.read(&mut byte).map(|count| (count, Instant::now())));
     });
-    let answer = told.recv_timeout(PATIENCE);
-    let memory = memory::usage(child.id());
-    let _ = child.kill();
-    let finished = child.wait_with_output()?;
-    match answer {
-        Ok(Ok((1, at))) => Ok(Boot { ready: at - began, memory: memory?, steps: Vec::new() }),
-        _ => bail!(
-            "the agent did not get ready; QEMU said {:?} and the console {:?}",
-            String::from_utf8_lossy(&finished.stderr),
-            std::fs::read_to_string(&console).unwrap_or_default()
-        ),
+    match told.recv_timeout(PATIENCE) {
+        Ok(Ok((1, at))) => Ok(Machine { child, ready: at - began, _console: dir }),
+        _ => {
+            let _ = child.kill();
+            let finished = child.wait_with_output()?;
+            bail!(
+                "the agent did not get ready; QEMU said {:?} and the console {:?}",
+                String::from_utf8_lossy(&finished.stderr),
+                std::fs::read_to_string(&console).unwrap_or_default()
+            )
+        }
     }
 }
