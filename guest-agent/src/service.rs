@@ -8,10 +8,10 @@ use std::sync::Arc;
 use husk_agent_api::VERSION;
 use husk_agent_api::v1::agent_server;
 use husk_agent_api::v1::{
-    AdjustClockRequest, AdjustClockResponse, CloseStdinRequest, CloseStdinResponse, ConfigureInterfaceRequest, ConfigureInterfaceResponse,
-    ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
-    CreateVolumeRequest, CreateVolumeResponse, Event, EventsRequest, ExecProcessRequest, ExecProcessResponse,
-    HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest,
+    AdjustClockRequest, AdjustClockResponse, CloseStdinRequest, CloseStdinResponse, ConfigureInterfaceRequest,
+    ConfigureInterfaceResponse, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
+    CreateContainerResponse, CreateVolumeRequest, CreateVolumeResponse, Event, EventsRequest, ExecProcessRequest,
+    ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest,
     MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PlugDeviceRequest, PlugDeviceResponse,
     RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest, RemoveVolumeResponse, ResizeTerminalRequest,
     ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, ResumeRequest, ResumeResponse,

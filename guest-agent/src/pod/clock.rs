@@ -18,10 +18,7 @@ pub fn now() -> u64 {
 
 /// Moves the clock by so many nanoseconds.
 pub fn adjust(offset_ns: i64) -> Result<()> {
-    let adjusted = if offset_ns.unsigned_abs() < STEP_NS {
-        sys::slew_clock(offset_ns / 1000)
-    } else {
-        sys::step_clock(offset_ns)
-    };
+    let adjusted =
+        if offset_ns.unsigned_abs() < STEP_NS { sys::slew_clock(offset_ns / 1000) } else { sys::step_clock(offset_ns) };
     adjusted.on("adjtimex", format_args!("{offset_ns} ns"))
 }

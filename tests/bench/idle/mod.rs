@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use husk_tests::fixture::{Husk, manifest_file};
+use serde_json::Value;
 
 use crate::Run;
 use crate::boot::memory::{self, Usage};
@@ -39,7 +40,10 @@ pub(crate) fn run(run: &Run) -> Result<()> {
     let manifest = manifest_file(POD);
     husk.ok(&["kube", "play", &manifest.to_string_lossy()]);
     let pod = husk.inspect("idle");
-    let number = |name: &str| pod["VM"][name].as_u64().with_context(|| format!("{name} of {pod:#}"));
+    let number = |name: &str| {
+        let value = pod.pointer(&format!("/VM/{name}")).and_then(Value::as_u64);
+        value.with_context(|| format!("{name} of {pod:#}"))
+    };
     let vmm = u32::try_from(number("VmmPid")?)?;
     let pod_mib = number("MemoryMiB")?;
     let peer = qemu::start(&Guest::of(run)).context("booting under QEMU's microvm")?;

@@ -52,7 +52,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "a pod that does nothing, and QEMU's microvm with the same kernel and agent, {} windows\n", self.windows)?;
+        writeln!(
+            f,
+            "a pod that does nothing, and QEMU's microvm with the same kernel and agent, {} windows\n",
+            self.windows
+        )?;
         writeln!(
             f,
             "{:14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10}",

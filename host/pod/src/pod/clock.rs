@@ -83,7 +83,9 @@ struct Alarm(AsyncFd<OwnedFd>);
 impl Alarm {
     fn new() -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self(AsyncFd::with_interest(timer, Interest::READABLE)?))
+        // SAFETY: `AsyncFd` owns the descriptor, and nothing here takes it out or closes it before `AsyncFd` goes.
+        let timer = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) }?;
+        Ok(Self(timer))
     }
 
     /// Returns after [`INTERVAL`], or when the clock was set.
