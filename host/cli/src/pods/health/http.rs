@@ -61,6 +61,8 @@ fn innermost(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -82,6 +84,37 @@ mod tests {
             asked
         });
         (port, served)
+    }
+
+    /// Answers one connection over TLS, with a certificate for another name that nobody has signed.
+    async fn tls_server() -> u16 {
+        let pem = include_bytes!("self-signed.pem");
+        let (certificate, key) =
+            (CertificateDer::from_pem_slice(pem).unwrap(), PrivateKeyDer::from_pem_slice(pem).unwrap());
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (connection, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+            let mut connection = acceptor.accept(connection).await.unwrap();
+            connection.read(&mut [0; 4096]).await.unwrap();
+            connection.write_all(OK.as_bytes()).await.unwrap();
+            connection.shutdown().await.unwrap();
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn nobody_looks_at_certificates() {
+        let port = tls_server().await;
+        get("127.0.0.1", &HttpGet { port, https: true, ..HttpGet::default() }).await.unwrap();
+        // Nobody speaks TLS here.
+        let (port, _served) = server(&[OK]).await;
+        let error = get("127.0.0.1", &HttpGet { port, https: true, ..HttpGet::default() }).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("https://127.0.0.1:{port}/")), "{error}");
     }
 
     const OK: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
