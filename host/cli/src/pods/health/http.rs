@@ -92,7 +92,8 @@ mod tests {
         let (certificate, key) =
             (CertificateDer::from_pem_slice(pem).unwrap(), PrivateKeyDer::from_pem_slice(pem).unwrap());
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = builder.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -100,7 +101,7 @@ mod tests {
             let (connection, _) = listener.accept().await.unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
             let mut connection = acceptor.accept(connection).await.unwrap();
-            connection.read(&mut [0; 4096]).await.unwrap();
+            assert_ne!(connection.read(&mut [0; 4096]).await.unwrap(), 0);
             connection.write_all(OK.as_bytes()).await.unwrap();
             connection.shutdown().await.unwrap();
         });
@@ -113,7 +114,8 @@ mod tests {
         get("127.0.0.1", &HttpGet { port, https: true, ..HttpGet::default() }).await.unwrap();
         // Nobody speaks TLS here.
         let (port, _served) = server(&[OK]).await;
-        let error = get("127.0.0.1", &HttpGet { port, https: true, ..HttpGet::default() }).await.unwrap_err().to_string();
+        let error =
+            get("127.0.0.1", &HttpGet { port, https: true, ..HttpGet::default() }).await.unwrap_err().to_string();
         assert!(error.contains(&format!("https://127.0.0.1:{port}/")), "{error}");
     }
 
