@@ -72,6 +72,14 @@ fn adjtimex(change: &mut libc::timex) -> Result<()> {
     check(unsafe { libc::adjtimex(change) }.into()).map(|_| ())
 }
 
+/// Makes the loop device of this number (`LOOP_CTL_ADD` of linux/loop.h).
+pub fn add_loop_device(control: impl AsFd, number: u32) -> Result<()> {
+    const LOOP_CTL_ADD: libc::c_ulong = 0x4c80;
+    // SAFETY: LOOP_CTL_ADD takes a number and touches no memory.
+    check(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), LOOP_CTL_ADD, libc::c_ulong::from(number)) }.into())
+        .map(|_| ())
+}
+
 /// Gives back to the device what a mounted file system does not use (`FITRIM` of linux/fs.h).
 pub fn trim(file_system: impl AsFd) -> Result<()> {
     const FITRIM: libc::c_ulong = 0xc018_5879;

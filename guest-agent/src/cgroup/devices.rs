@@ -6,10 +6,12 @@
 //! mounted already finds it by the node's number and never opens the device.
 
 use husk_agent_api::v1::DeviceNode;
+use rustix::io::Errno;
 
 use super::Cgroup;
 use super::bpf::{Instruction, Kind, attach, instruction, op};
 use crate::error::{Context, Result};
+use crate::sys;
 
 /// `BPF_DEVCG_DEV_*` of linux/bpf.h.
 const BLOCK: u32 = 1;
@@ -96,11 +98,19 @@ fn disk_major(devices: &str) -> Option<u32> {
 
 /// What a container gets that asks for all devices: those of the guest that are nobody's in particular. Not among them:
 /// the pod's disks, consoles, and what reaches the machine itself, such as the processors' registers.
-#[must_use]
-pub fn shared() -> Vec<DeviceNode> {
+///
+/// A loop device exists once something asked for it (`LOOP_CTL_ADD` of linux/loop.h), which is done here.
+pub fn shared() -> Result<Vec<DeviceNode>> {
     const CHARACTERS: [(&str, u32, u32); 4] =
         [("/dev/kmsg", 1, 11), ("/dev/net/tun", 10, 200), ("/dev/fuse", 10, 229), ("/dev/loop-control", 10, 237)];
     const LOOPS: u32 = 8;
+    let control = std::fs::File::open("/dev/loop-control").on("open", "/dev/loop-control")?;
+    for number in 0..LOOPS {
+        match sys::add_loop_device(&control, number) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).on("ioctl LOOP_CTL_ADD", number),
+        }
+    }
     let node = |path: &str, kind: &str, major, minor| DeviceNode {
         path: path.to_owned(),
         r#type: kind.to_owned(),
@@ -110,7 +120,7 @@ pub fn shared() -> Vec<DeviceNode> {
         ..DeviceNode::default()
     };
     let characters = CHARACTERS.iter().map(|(path, major, minor)| node(path, "c", *major, *minor));
-    characters.chain((0..LOOPS).map(|n| node(&format!("/dev/loop{n}"), "b", 7, n))).collect()
+    Ok(characters.chain((0..LOOPS).map(|n| node(&format!("/dev/loop{n}"), "b", 7, n))).collect())
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
         }
     }
     if request.all_devices {
-        request.devices.extend(devices::shared());
+        request.devices.extend(devices::shared()?);
     }
     let id = request.container_id.clone();
     let process = request.process.clone().unwrap_or_default();
