@@ -54,6 +54,11 @@ fn privileges_are_those_of_the_spec() {
 }
 
 #[test]
+fn system_calls_are_those_of_the_filter() {
+    compare("seccomp", include_str!("seccomp.yaml"));
+}
+
+#[test]
 fn processes_start_end_and_are_reaped() {
     compare("processes", include_str!("processes.yaml"));
 }
