@@ -245,7 +245,7 @@ fn a_container_that_crashes_again_and_again_leaves_nothing_in_the_guest() {
     // One run more or less may be under way at either look.
     assert!(grown("files").abs() < 64, "{before:?} {after:?}");
     // The kernel counts one that is removed until its last cached page has been taken back.
-    assert!(grown("control groups").unsigned_abs() < CRASHES / 2, "{before:?} {after:?}");
+    assert!(grown("control groups").unsigned_abs() < CRASHES / 10, "{before:?} {after:?}");
     assert!(-grown("memory") < 8 << 10, "{before:?} {after:?}");
     assert!(after.host_files.abs_diff(before.host_files) < 16, "{before:?} {after:?}");
     husk.down(&manifest);
