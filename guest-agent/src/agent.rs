@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use husk_agent_api::v1::{self, ResumeRequest};
 use rustix::mount::MountFlags;
+use tokio::sync::OnceCell;
 
 use crate::boot::ports::HostPorts;
 use crate::cgroup::Cgroup;
@@ -52,6 +53,7 @@ pub struct Agent {
     pub listening_at_us: u64,
     ports: HostPorts,
     identity: Mutex<Identity>,
+    pod_pids: OnceCell<Arc<OwnedFd>>,
     containers: Mutex<HashMap<String, Entry>>,
 }
 
@@ -61,9 +63,7 @@ enum Identity {
     #[default]
     Fresh,
     Resuming,
-    Resumed {
-        shared_pid_namespace: Option<Arc<OwnedFd>>,
-    },
+    Resumed,
     ShuttingDown,
 }
 
@@ -111,6 +111,7 @@ impl Agent {
             listening_at_us: monotonic_us(),
             ports,
             identity: Mutex::default(),
+            pod_pids: OnceCell::new(),
             containers: Mutex::default(),
         }))
     }
@@ -126,7 +127,7 @@ impl Agent {
     /// Refuses what may only happen between Resume and Shutdown.
     pub fn check_resumed(&self) -> Result<()> {
         match &*self.identity() {
-            Identity::Resumed { .. } => Ok(()),
+            Identity::Resumed => Ok(()),
             Identity::Fresh | Identity::Resuming => {
                 Err(Error::precondition("the guest has no identity yet; call Resume first"))
             }
@@ -134,13 +135,9 @@ impl Agent {
         }
     }
 
-    /// PID 1 of the pod's shared pid namespace.
-    #[must_use]
-    pub fn shared_pid_namespace(&self) -> Option<Arc<OwnedFd>> {
-        match &*self.identity() {
-            Identity::Resumed { shared_pid_namespace } => shared_pid_namespace.clone(),
-            _ => None,
-        }
+    /// PID 1 of the pid namespace that the pod's containers share.
+    pub async fn pod_pid_namespace(&self) -> Result<Arc<OwnedFd>> {
+        self.pod_pids.get_or_try_init(|| self.start_pid_namespace()).await.cloned()
     }
 
     /// Gives the guest its identity, once.
@@ -155,26 +152,18 @@ impl Agent {
         }
         let result = self.take_identity(request).await;
         let mut identity = self.identity();
-        match result {
-            Ok(shared_pid_namespace) => {
-                *identity = Identity::Resumed { shared_pid_namespace };
-                Ok(())
-            }
-            Err(error) => {
-                *identity = Identity::Fresh;
-                Err(error)
-            }
-        }
+        *identity = if result.is_ok() { Identity::Resumed } else { Identity::Fresh };
+        result
     }
 
-    async fn take_identity(&self, request: ResumeRequest) -> Result<Option<Arc<OwnedFd>>> {
+    async fn take_identity(&self, request: ResumeRequest) -> Result<()> {
         identity::seed(&request)?;
         identity::online_cpus(Path::new("/sys/devices/system/cpu"));
         identity::name(&request)?;
         if let Some(resources) = &request.resources {
             self.limits(resources).await?.apply(&self.cgroup)?;
         }
-        if request.share_process_namespace { self.start_pid_namespace().await.map(Some) } else { Ok(None) }
+        Ok(())
     }
 
     /// Checks limits, and finds the devices that they name.

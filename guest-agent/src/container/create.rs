@@ -90,7 +90,7 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
             spawn.give(Role::Mount, source);
         }
     }
-    match pid_namespace(agent, &request)? {
+    match pid_namespace(agent, &request).await? {
         PidNamespace::New => spawn.in_new_pid_namespace(),
         PidNamespace::Of(pidfd) => spawn.give(Role::PidNamespace, pidfd),
         PidNamespace::Guest => {}
@@ -242,16 +242,11 @@ enum PidNamespace {
     Guest,
 }
 
-fn pid_namespace(agent: &Agent, request: &CreateContainerRequest) -> Result<PidNamespace> {
+async fn pid_namespace(agent: &Agent, request: &CreateContainerRequest) -> Result<PidNamespace> {
     let copy = |fd: &OwnedFd| fd.try_clone().on("dup", "pidfd").map(PidNamespace::Of);
-    let shared = agent.shared_pid_namespace();
     match PidMode::try_from(request.pid_mode) {
-        Ok(PidMode::Unspecified) => shared.as_deref().map_or(Ok(PidNamespace::New), copy),
-        Ok(PidMode::Container) => Ok(PidNamespace::New),
-        Ok(PidMode::Pod) => match shared {
-            Some(pidfd) => copy(&pidfd),
-            None => Err(Error::precondition("pid_mode: this pod does not share one process namespace")),
-        },
+        Ok(PidMode::Unspecified | PidMode::Container) => Ok(PidNamespace::New),
+        Ok(PidMode::Pod) => copy(&*agent.pod_pid_namespace().await?),
         Ok(PidMode::Target) => copy(&agent.container(&request.pid_target)?.live_init()?.pidfd),
         Ok(PidMode::Node) => Ok(PidNamespace::Guest),
         Err(_) => Err(Error::invalid(format!("pid_mode: {} is unknown", request.pid_mode))),

@@ -158,7 +158,7 @@ fn containers(
             Kind::Sidecar => RestartPolicy::Always,
             // An init container that has succeeded is done under every policy.
             Kind::Init if policy == RestartPolicy::Always => RestartPolicy::OnFailure,
-            Kind::Init | Kind::App => policy,
+            Kind::Init | Kind::App | Kind::Ephemeral => policy,
         };
         plan.stop_timeout = match spec.termination_grace_period_seconds {
             None => GRACE_SECONDS,

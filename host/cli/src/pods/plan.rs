@@ -79,6 +79,18 @@ pub(crate) enum Kind {
     Sidecar,
     #[default]
     App,
+    /// Added for a while to look at the others; the pod neither waits for it nor is judged by it.
+    Ephemeral,
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PidPlan {
+    /// Its own or, in a pod that shares them, the pod's.
+    #[default]
+    Own,
+    /// Those of the container whose task has this pid.
+    Task(u32),
 }
 
 /// When to ask a registry.
@@ -111,6 +123,7 @@ pub(crate) struct ContainerPlan {
     pub(crate) secret_words: BTreeSet<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) user: UserPlan,
+    pub(crate) pids: PidPlan,
     pub(crate) mounts: Vec<MountPlan>,
     pub(crate) devices: Vec<DevicePlan>,
     pub(crate) limits: Limits,

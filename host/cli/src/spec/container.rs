@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
 use super::mounts::{self, Places};
 use super::{ImageFacts, SpecError, annotation, devices, process, resources, security};
-use crate::pods::plan::ContainerPlan;
+use crate::pods::plan::{ContainerPlan, PidPlan};
 
 /// Everything a container's spec is made of.
 #[derive(Clone, Copy)]
@@ -43,7 +43,7 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
     let mut linux = Linux::default();
     linux
         .set_devices((!nodes.is_empty()).then_some(nodes))
-        .set_namespaces(Some(namespaces()))
+        .set_namespaces(Some(namespaces(plan)))
         .set_resources(Some(limits));
     security::apply(&mut linux, plan, &bounding)?;
     let mut spec = Spec::default();
@@ -61,11 +61,15 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
 
 /// Its own mounts, processes and cgroups; the shim gives it the pod's network, IPC and host name. In a pod that shares
 /// its processes, "its own" pid namespace is the pod's.
-fn namespaces() -> Vec<LinuxNamespace> {
+fn namespaces(plan: &ContainerPlan) -> Vec<LinuxNamespace> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
     let namespaces = [Pid, Network, Ipc, Uts, Mount, Cgroup].map(|typ| {
+        let path = match (typ, plan.pids) {
+            (Pid, PidPlan::Task(pid)) => Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))),
+            _ => None,
+        };
         let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(typ).set_path(None);
+        namespace.set_typ(typ).set_path(path);
         namespace
     });
     namespaces.to_vec()

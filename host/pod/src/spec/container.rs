@@ -5,6 +5,7 @@ use oci_spec::runtime::Spec;
 
 use super::devices::PlannedDevice;
 use super::mounts::{PlannedMount, mounts};
+use super::namespaces::PidNamespace;
 use super::{Limits, SpecError, container_path, devices, linux, namespaces, process, resources, seccomp};
 
 /// A container as the agent will be asked for it, but for what needs devices and tokens.
@@ -14,7 +15,7 @@ pub(crate) struct ContainerPlan {
     pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) devices: Vec<PlannedDevice>,
     pub(crate) limits: Limits,
-    pub(crate) pid_mode: v1::PidMode,
+    pub(crate) pids: PidNamespace,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) root_propagation: v1::Propagation,
@@ -53,7 +54,7 @@ pub(crate) fn container(spec: &Spec, pod: PodTraits) -> Result<ContainerPlan, Sp
         mounts: mounts(spec.mounts().as_deref().unwrap_or_default())?,
         devices: devices::nodes(devices, rules)?,
         limits: limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default(),
-        pid_mode: namespaces::pid_mode(linux.namespaces().as_deref().unwrap_or_default(), pod.shares_pids)?,
+        pids: namespaces::pid(linux.namespaces().as_deref().unwrap_or_default(), pod.shares_pids)?,
         masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
         root_propagation: propagation(linux.rootfs_propagation().as_deref())?,
@@ -94,7 +95,7 @@ mod tests {
         let plan = with("/linux/maskedPaths", json!(["/proc/kcore"])).unwrap();
         assert_eq!(plan.masked_paths, ["/proc/kcore"]);
         assert_eq!(plan.mounts.len(), 1);
-        assert_eq!(plan.pid_mode, v1::PidMode::Container);
+        assert_eq!(plan.pids, PidNamespace::Own);
         assert_eq!(plan.root_propagation, v1::Propagation::Private);
         assert!(!plan.root_read_only);
     }

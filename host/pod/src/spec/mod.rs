@@ -21,6 +21,7 @@ pub(crate) mod testing;
 pub(crate) use container::{ContainerPlan, PodTraits, container};
 pub(crate) use devices::{BlockDevice, PlannedDevice};
 pub(crate) use mounts::{DiskFs, HostTree, Medium, MountSource, PlannedMount, VolumeWanted};
+pub(crate) use namespaces::{PidNamespace, no_such_task};
 pub(crate) use process::process;
 pub(crate) use resources::{Limits, resources};
 pub use sandbox::{GUEST_OVERHEAD, VmSize};

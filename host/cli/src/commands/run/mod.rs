@@ -2,7 +2,7 @@
 
 mod devices;
 pub(crate) mod flags;
-mod foreground;
+pub(super) mod foreground;
 mod mounts;
 mod plan;
 mod security;
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = flags::cpus, allow_negative_numbers = true)]
     cpus: Option<u64>,
     /// Limit of processes and threads; -1 for none
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 2048)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = flags::PIDS_LIMIT)]
     pids_limit: i64,
     /// Set an environment variable; NAME alone takes the value from here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -116,7 +116,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
     /// Seconds that it then has
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = flags::STOP_SECONDS)]
     stop_timeout: u64,
     #[command(flatten)]
     network: NetworkArgs,

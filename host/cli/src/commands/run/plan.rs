@@ -23,7 +23,7 @@ pub(super) fn place(args: &Args) -> anyhow::Result<Place> {
     let Some(wanted) = &args.pod else { return Ok(Place::Private) };
     let place = match wanted.strip_prefix("new:") {
         Some(name) => {
-            ensure!(flags::is_name(name), "--pod {wanted}: \"{name}\" is no name: {NAME_RULE}");
+            ensure!(flags::is_name(name), "--pod {wanted}: \"{name}\" is no name: {}", flags::NAME_RULE);
             Place::New(name.to_owned())
         }
         None if wanted.is_empty() => bail!("--pod needs a name"),
@@ -82,11 +82,9 @@ fn default_hostname(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
 }
 
-const NAME_RULE: &str = "use at most 63 letters, digits, _ . and -, beginning with a letter or digit";
-
 pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
     let name = args.name.clone().unwrap_or_else(ids::name);
-    ensure!(flags::is_name(&name), "--name {name}: it is no name: {NAME_RULE}");
+    ensure!(flags::is_name(&name), "--name {name}: it is no name: {}", flags::NAME_RULE);
     ensure!(args.pids_limit != 0 && args.pids_limit >= -1, "--pids-limit must be -1 or more than 0");
     if let Some(memory) = args.memory
         && memory < resources::MIN_MEMORY
