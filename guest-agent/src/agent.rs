@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use husk_agent_api::v1::{self, ResumeRequest};
+use husk_agent_api::v1::{self, IdMaps, ResumeRequest};
 use rustix::mount::MountFlags;
 use tokio::sync::OnceCell;
 
@@ -22,6 +22,7 @@ use crate::launch::status::{Progress, StatusReceiver};
 use crate::paths;
 use crate::pod::identity;
 use crate::pod::slots::Slots;
+use crate::pod::users::{UserNamespace, UserNamespaces};
 use crate::pod::volumes::Volumes;
 use crate::reaper::Reaper;
 use crate::stdio::Streams;
@@ -47,6 +48,8 @@ pub struct Agent {
     pub slots: Slots,
     /// Volumes and scratch disk.
     pub volumes: Volumes,
+    /// Those of containers and mounts.
+    users: UserNamespaces,
     /// Monotonic time when main began and when we began to listen, in microseconds.
     pub main_at_us: u64,
     /// See `main_at_us`.
@@ -107,6 +110,7 @@ impl Agent {
             volumes: Volumes::new(Arc::clone(&streams)),
             streams,
             slots: Slots::new(),
+            users: UserNamespaces::default(),
             main_at_us: parts.main_at_us,
             listening_at_us: monotonic_us(),
             ports,
@@ -135,9 +139,14 @@ impl Agent {
         }
     }
 
-    /// PID 1 of the pid namespace that the pod's containers share.
-    pub async fn pod_pid_namespace(&self) -> Result<Arc<OwnedFd>> {
-        self.pod_pids.get_or_try_init(|| self.start_pid_namespace()).await.cloned()
+    /// PID 1 of the pid namespace that the pod's containers share. It belongs to the user namespace of the first one.
+    pub async fn pod_pid_namespace(&self, users: Option<&UserNamespace>) -> Result<Arc<OwnedFd>> {
+        self.pod_pids.get_or_try_init(|| self.start_pid_namespace(users)).await.cloned()
+    }
+
+    /// The user namespace with these maps, made if need be.
+    pub async fn user_namespace(&self, maps: &IdMaps) -> Result<Arc<UserNamespace>> {
+        self.users.of(&self.zygote, maps).await
     }
 
     /// Gives the guest its identity, once.
@@ -182,10 +191,13 @@ impl Agent {
         Ok(limits)
     }
 
-    async fn start_pid_namespace(&self) -> Result<Arc<OwnedFd>> {
+    async fn start_pid_namespace(&self, users: Option<&UserNamespace>) -> Result<Arc<OwnedFd>> {
         let (status, theirs) = StatusReceiver::pair()?;
         let mut request = Request::new(Job::Reaper);
         request.in_new_pid_namespace();
+        if let Some(users) = users {
+            request.give(Role::UserNamespace, users.fd.try_clone().on("dup", "user namespace")?);
+        }
         request.give(Role::Status, theirs);
         // Not the agent's: containers share a process namespace with this process and, with the capability to trace it,
         // could join its cgroup namespace.

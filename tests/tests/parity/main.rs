@@ -54,6 +54,11 @@ fn privileges_are_those_of_the_spec() {
 }
 
 #[test]
+fn a_user_namespace_has_ids_and_powers_of_its_own() {
+    compare("users", include_str!("users.yaml"));
+}
+
+#[test]
 fn processes_start_end_and_are_reaped() {
     compare("processes", include_str!("processes.yaml"));
 }

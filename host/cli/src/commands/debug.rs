@@ -6,6 +6,7 @@ use crate::output::progress;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, Kind, Limits, PidPlan, PullPolicy};
 use crate::pods::record::{ContainerRecord, PodRecord, Status};
 use crate::pods::{ids, lookup, observe, prepare};
+use crate::spec;
 use crate::terminal::attach;
 
 use super::run::flags;
@@ -58,8 +59,13 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<u8> {
 
 async fn prepare(engine: &Engine, args: &Args) -> anyhow::Result<Ready> {
     let (pod, target) = place(&observe::all(engine).await?, args)?;
+    let mut plan = plan(args, target.as_ref())?;
+    // In the same user namespace, or its root would be a stranger to the others' processes.
+    if let Some(other) = target.as_ref().or(pod.containers.first()) {
+        plan.users = spec::users_of(&engine.pods.open(&pod.id).spec(&other.id)?);
+    }
     let progress = progress::of_images(args.quiet);
-    let (container, leases) = prepare::into_pod(engine, &pod, &plan(args, target.as_ref())?, progress).await?;
+    let (container, leases) = prepare::into_pod(engine, &pod, &plan, progress).await?;
     Ok(Ready::in_pod(engine, pod.id, container, leases))
 }
 

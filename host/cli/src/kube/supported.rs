@@ -131,7 +131,7 @@ const SPEC: &[Field] = &[
     take("dnsPolicy", Shape::Text),
     take("dnsConfig", Shape::Object(DNS)),
     refuse("subdomain", "there is no cluster whose name server would know it; remove it"),
-    refuse("hostUsers", "user namespaces are not made yet; remove it"),
+    take("hostUsers", Shape::Flag),
     take("resources", Shape::Object(RESOURCES)),
 ];
 

@@ -5,6 +5,7 @@
 mod health;
 mod security;
 mod storage;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ pub(crate) use storage::{
     Access, DevicePlan, HostPath, HostPathKind, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource,
     Propagation, VolumePlan, VolumeSource,
 };
+pub(crate) use users::{IdRange, UsersPlan};
 
 /// A pod that is to be made.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +126,8 @@ pub(crate) struct ContainerPlan {
     pub(crate) workdir: Option<String>,
     pub(crate) user: UserPlan,
     pub(crate) pids: PidPlan,
+    /// Its user namespace; else the guest's own.
+    pub(crate) users: Option<UsersPlan>,
     pub(crate) mounts: Vec<MountPlan>,
     pub(crate) devices: Vec<DevicePlan>,
     pub(crate) limits: Limits,

@@ -129,6 +129,8 @@ impl Pod {
             resources: Some(resources),
             pid_mode: pid_mode.into(),
             pid_target,
+            user_namespace: plan.user_namespace,
+            clocks: plan.clocks,
             seccomp: plan.seccomp,
             all_devices: plan.all_devices,
             masked_paths: plan.masked_paths,
@@ -239,7 +241,8 @@ impl Pod {
                     v1::mount::Kind::Volume(v1::VolumeMount { name, sub_path: String::new() })
                 }
             };
-            mounts.push(v1::Mount { destination: mount.destination, flags: mount.flags, kind: Some(kind) });
+            let (destination, flags, id_maps) = (mount.destination, mount.flags, mount.id_maps);
+            mounts.push(v1::Mount { destination, flags, kind: Some(kind), id_maps });
         }
         Ok(mounts)
     }

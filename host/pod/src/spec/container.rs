@@ -6,7 +6,9 @@ use oci_spec::runtime::Spec;
 use super::devices::PlannedDevice;
 use super::mounts::{PlannedMount, mounts};
 use super::namespaces::PidNamespace;
-use super::{Limits, SpecError, container_path, devices, linux, namespaces, process, resources, seccomp};
+use super::{
+    Limits, SpecError, clocks, container_path, devices, linux, namespaces, process, resources, seccomp, users,
+};
 
 /// A container as the agent will be asked for it, but for what needs devices and tokens.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct ContainerPlan {
     pub(crate) devices: Vec<PlannedDevice>,
     pub(crate) limits: Limits,
     pub(crate) pids: PidNamespace,
+    pub(crate) user_namespace: Option<v1::IdMaps>,
+    pub(crate) clocks: Option<v1::ClockOffsets>,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) root_propagation: v1::Propagation,
@@ -47,11 +51,14 @@ pub(crate) fn container(spec: &Spec, pod: PodTraits) -> Result<ContainerPlan, Sp
     };
     let devices = linux.devices().as_deref().unwrap_or_default();
     let blocks = devices::block_numbers(devices);
+    let user_namespace = users::user_namespace(linux)?;
     let limits = linux.resources().as_ref();
     let rules = limits.and_then(|limits| limits.devices().as_deref()).unwrap_or_default();
     Ok(ContainerPlan {
         process,
-        mounts: mounts(spec.mounts().as_deref().unwrap_or_default())?,
+        mounts: mounts(spec.mounts().as_deref().unwrap_or_default(), user_namespace.as_ref())?,
+        user_namespace,
+        clocks: clocks::clocks(linux)?,
         devices: devices::nodes(devices, rules)?,
         limits: limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default(),
         pids: namespaces::pid(linux.namespaces().as_deref().unwrap_or_default(), pod.shares_pids)?,

@@ -6,6 +6,7 @@ pub(super) mod foreground;
 mod mounts;
 mod plan;
 mod security;
+mod users;
 
 use std::path::PathBuf;
 
@@ -88,6 +89,15 @@ pub(crate) struct Args {
     /// Command before the arguments [default: the image's]
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
+    /// User namespace: host (none) or auto [default: host]
+    #[arg(long, value_name = "MODE")]
+    userns: Option<String>,
+    /// Ids of its users in the guest; those of groups, too, unless --gidmap says otherwise
+    #[arg(long, value_name = "CONTAINER:GUEST[:SIZE]")]
+    uidmap: Vec<String>,
+    /// Ids of its groups in the guest
+    #[arg(long, value_name = "CONTAINER:GUEST[:SIZE]")]
+    gidmap: Vec<String>,
     /// Host name of the new pod [default: the beginning of its name]
     #[arg(short = 'h', long)]
     hostname: Option<String>,
