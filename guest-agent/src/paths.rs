@@ -16,7 +16,7 @@ pub const DISKS: &str = "/run/husk/disks";
 pub const SCRATCH: &str = "/run/husk/scratch";
 /// The pod's `/dev/shm`.
 pub const SHM: &str = "/run/husk/shm";
-/// Where layers with mapped ids are mounted while the overlay of a container's root is made of them.
+/// Where images with mapped ids are mounted while the overlay of a container's root is made of them.
 pub const LAYERS: &str = "/run/husk/layers";
 /// hosts, hostname and resolv.conf of the pod.
 pub const POD_FILES: &str = "/run/husk/pod";

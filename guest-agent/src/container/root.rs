@@ -31,7 +31,7 @@ pub(super) async fn make(
     }
     let layer = if agent.volumes.has_scratch() {
         held.layer();
-        Some(writable_layer(id, images.first())?)
+        Some(writable_layer(id, images.first(), users)?)
     } else if root_fs.read_only {
         None
     } else {
@@ -48,8 +48,8 @@ pub(super) async fn make(
     match users {
         None => overlay(&images, layer.as_deref()),
         Some(users) => {
-            let layers = MappedLayers::mount(id, &images, layer.as_deref(), &users.fd)?;
-            overlay(&layers.images, layers.layer.as_deref())
+            let mapped = MappedImages::mount(id, &images, &users.fd)?;
+            overlay(&mapped.images, layer.as_deref())
         }
     }
 }
@@ -72,8 +72,9 @@ fn overlay(images: &[PathBuf], layer: Option<&Path>) -> Result<Detached> {
 const UPPER: &str = "upper";
 const WORK: &str = "work";
 
-/// A directory with `upper` and `work`; the root of the former has owner and mode of the topmost image's root.
-fn writable_layer(id: &str, image: Option<&PathBuf>) -> Result<PathBuf> {
+/// A directory with `upper` and `work`; the root of the former has owner and mode of the topmost image's root. Owners in
+/// it are the guest's: overlayfs writes there as the guest's root, which a mount with mapped ids would not let it.
+fn writable_layer(id: &str, image: Option<&PathBuf>, users: Option<&UserNamespace>) -> Result<PathBuf> {
     let directory = paths::scratch_container(id);
     // What an earlier container of that name may have left.
     remove_tree(&directory)?;
@@ -83,56 +84,49 @@ fn writable_layer(id: &str, image: Option<&PathBuf>) -> Result<PathBuf> {
     }
     if let Some(image) = image {
         let stat = rustix::fs::stat(image).on("stat", image.display())?;
-        rustix::fs::chown(&upper, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
-            .on("chown", upper.display())?;
+        let (uid, gid) = match users {
+            Some(users) => (users.uid(stat.st_uid)?, users.gid(stat.st_gid)?),
+            None => (stat.st_uid, stat.st_gid),
+        };
+        rustix::fs::chown(&upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).on("chown", upper.display())?;
         rustix::fs::chmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).on("chmod", upper.display())?;
     }
     Ok(directory)
 }
 
-/// Layers mounted once more, with the ids of a user namespace. overlayfs has no such mounts itself; it keeps those of its
+/// Images mounted once more, with the ids of a user namespace. overlayfs has no such mounts itself; it keeps those of its
 /// layers, and takes them by paths alone, so for that time they must have some. They go when this does.
 #[derive(Debug)]
-struct MappedLayers {
+struct MappedImages {
     directory: PathBuf,
     images: Vec<PathBuf>,
-    layer: Option<PathBuf>,
-    mounted: Vec<PathBuf>,
 }
 
-impl MappedLayers {
-    fn mount(id: &str, images: &[PathBuf], layer: Option<&Path>, users: &OwnedFd) -> Result<Self> {
+impl MappedImages {
+    fn mount(id: &str, images: &[PathBuf], users: &OwnedFd) -> Result<Self> {
         let directory = Path::new(paths::LAYERS).join(id);
         std::fs::create_dir(&directory).on("mkdir", directory.display())?;
-        let mut made = Self { directory, images: Vec::new(), layer: None, mounted: Vec::new() };
+        let mut mapped = Self { directory, images: Vec::new() };
         for (number, image) in images.iter().enumerate() {
-            let path = made.add(&number.to_string(), image, users)?;
-            made.images.push(path);
+            let path = mapped.directory.join(number.to_string());
+            std::fs::create_dir(&path).on("mkdir", path.display())?;
+            let mount = clone_path(image)?;
+            map_ids(&mount, users).on("mount_setattr", image.display())?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let at = rustix::fs::open(&path, flags, Mode::empty()).on("open", path.display())?;
+            attach(&mount, &at).on("move_mount", path.display())?;
+            mapped.images.push(path);
         }
-        if let Some(layer) = layer {
-            made.layer = Some(made.add("layer", layer, users)?);
-        }
-        Ok(made)
-    }
-
-    fn add(&mut self, name: &str, source: &Path, users: &OwnedFd) -> Result<PathBuf> {
-        let path = self.directory.join(name);
-        std::fs::create_dir(&path).on("mkdir", path.display())?;
-        self.mounted.push(path.clone());
-        let mount = clone_path(source)?;
-        map_ids(&mount, users).on("mount_setattr", source.display())?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let at = rustix::fs::open(&path, flags, Mode::empty()).on("open", path.display())?;
-        attach(&mount, &at).on("move_mount", path.display())?;
-        Ok(path)
+        Ok(mapped)
     }
 }
 
-impl Drop for MappedLayers {
+impl Drop for MappedImages {
     fn drop(&mut self) {
-        for path in &self.mounted {
-            // One that was not mounted is only a directory.
-            let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
+        for path in &self.images {
+            if let Err(errno) = rustix::mount::unmount(path, UnmountFlags::DETACH) {
+                crate::warning!("umount2 {}: {errno}", path.display());
+            }
         }
         if let Err(error) = remove_tree(&self.directory) {
             crate::warning!("{}: {error}", self.directory.display());
