@@ -5,12 +5,16 @@ use std::fs;
 use husk_client::{CreateTask, Dirs, Shim, Stdio, TaskError};
 use husk_tests::fixture::Husk;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// A pod with a container `web` that runs `sleep 1234`, and its shim.
 struct Pod {
     runtime: Runtime,
     shim: Shim,
+    /// Of bundles.
+    place: TempDir,
+    // Looks when it goes whether something was left.
     husk: Husk,
     /// `web`'s.
     spec: Value,
@@ -31,7 +35,8 @@ impl Pod {
         let shim = runtime.block_on(Shim::connect(&dirs, "husk", record["id"].as_str().unwrap())).unwrap();
         let task = runtime.block_on(shim.state(&id, None)).unwrap().pid;
         let image = record["containers"][0]["rootfs"].as_str().unwrap().to_owned();
-        Self { runtime, shim, husk, spec, image, task }
+        let place = tempfile::tempdir_in("/run").unwrap();
+        Self { runtime, shim, place, husk, spec, image, task }
     }
 
     /// The pod's own task.
@@ -41,7 +46,7 @@ impl Pod {
 
     /// Starts a container like `web`, with another process namespace and other parts of `linux`.
     fn start(&self, id: &str, pids: Option<Value>, linux: &Value, script: &str) -> Result<u32, TaskError> {
-        let bundle = self.husk.run_dir().join(id);
+        let bundle = self.place.path().join(id);
         fs::create_dir_all(&bundle).unwrap();
         let mut spec = self.spec.clone();
         spec["process"]["args"] = json!(["sh", "-c", script]);
@@ -68,7 +73,7 @@ impl Pod {
             self.shim.wait(id, None).await.unwrap();
             self.shim.delete(id, None).await.unwrap();
         });
-        fs::read_to_string(self.husk.run_dir().join(id).join("output")).unwrap()
+        fs::read_to_string(self.place.path().join(id).join("output")).unwrap()
     }
 
     fn run(&self, id: &str, pids: Option<Value>, script: &str) -> String {
@@ -138,7 +143,7 @@ fn clocks_of_its_own_begin_elsewhere() {
     let mut process = pod.spec["process"].clone();
     process["args"] = json!(["cut", "-d", ".", "-f", "1", "/proc/uptime"]);
     let process = serde_json::from_value(process).unwrap();
-    let log = pod.husk.run_dir().join("uptime");
+    let log = pod.place.path().join("uptime");
     let stdio = Stdio { stdout: Some(format!("file://{}", log.display())), ..Stdio::default() };
     pod.runtime.block_on(async {
         pod.shim.exec("long", "further", &process, stdio).await.unwrap();
