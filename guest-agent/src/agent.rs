@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use husk_agent_api::v1::{self, ResumeRequest};
+use husk_agent_api::v1::{self, IdMaps, ResumeRequest};
 use rustix::mount::MountFlags;
+use tokio::sync::OnceCell;
 
 use crate::boot::ports::HostPorts;
 use crate::cgroup::Cgroup;
@@ -21,6 +22,7 @@ use crate::launch::status::{Progress, StatusReceiver};
 use crate::paths;
 use crate::pod::identity;
 use crate::pod::slots::Slots;
+use crate::pod::users::{UserNamespace, UserNamespaces};
 use crate::pod::volumes::Volumes;
 use crate::reaper::Reaper;
 use crate::stdio::Streams;
@@ -46,12 +48,15 @@ pub struct Agent {
     pub slots: Slots,
     /// Volumes and scratch disk.
     pub volumes: Volumes,
+    /// Those of containers and mounts.
+    users: UserNamespaces,
     /// Monotonic time when main began and when we began to listen, in microseconds.
     pub main_at_us: u64,
     /// See `main_at_us`.
     pub listening_at_us: u64,
     ports: HostPorts,
     identity: Mutex<Identity>,
+    pod_pids: OnceCell<Arc<OwnedFd>>,
     containers: Mutex<HashMap<String, Entry>>,
 }
 
@@ -61,9 +66,7 @@ enum Identity {
     #[default]
     Fresh,
     Resuming,
-    Resumed {
-        shared_pid_namespace: Option<Arc<OwnedFd>>,
-    },
+    Resumed,
     ShuttingDown,
 }
 
@@ -107,10 +110,12 @@ impl Agent {
             volumes: Volumes::new(Arc::clone(&streams)),
             streams,
             slots: Slots::new(),
+            users: UserNamespaces::default(),
             main_at_us: parts.main_at_us,
             listening_at_us: monotonic_us(),
             ports,
             identity: Mutex::default(),
+            pod_pids: OnceCell::new(),
             containers: Mutex::default(),
         }))
     }
@@ -126,7 +131,7 @@ impl Agent {
     /// Refuses what may only happen between Resume and Shutdown.
     pub fn check_resumed(&self) -> Result<()> {
         match &*self.identity() {
-            Identity::Resumed { .. } => Ok(()),
+            Identity::Resumed => Ok(()),
             Identity::Fresh | Identity::Resuming => {
                 Err(Error::precondition("the guest has no identity yet; call Resume first"))
             }
@@ -134,13 +139,14 @@ impl Agent {
         }
     }
 
-    /// PID 1 of the pod's shared pid namespace.
-    #[must_use]
-    pub fn shared_pid_namespace(&self) -> Option<Arc<OwnedFd>> {
-        match &*self.identity() {
-            Identity::Resumed { shared_pid_namespace } => shared_pid_namespace.clone(),
-            _ => None,
-        }
+    /// PID 1 of the pid namespace that the pod's containers share. It belongs to the user namespace of the first one.
+    pub async fn pod_pid_namespace(&self, users: Option<&UserNamespace>) -> Result<Arc<OwnedFd>> {
+        self.pod_pids.get_or_try_init(|| self.start_pid_namespace(users)).await.cloned()
+    }
+
+    /// The user namespace with these maps, made if need be.
+    pub async fn user_namespace(&self, maps: &IdMaps) -> Result<Arc<UserNamespace>> {
+        self.users.of(&self.zygote, maps).await
     }
 
     /// Gives the guest its identity, once.
@@ -155,26 +161,18 @@ impl Agent {
         }
         let result = self.take_identity(request).await;
         let mut identity = self.identity();
-        match result {
-            Ok(shared_pid_namespace) => {
-                *identity = Identity::Resumed { shared_pid_namespace };
-                Ok(())
-            }
-            Err(error) => {
-                *identity = Identity::Fresh;
-                Err(error)
-            }
-        }
+        *identity = if result.is_ok() { Identity::Resumed } else { Identity::Fresh };
+        result
     }
 
-    async fn take_identity(&self, request: ResumeRequest) -> Result<Option<Arc<OwnedFd>>> {
+    async fn take_identity(&self, request: ResumeRequest) -> Result<()> {
         identity::seed(&request)?;
         identity::online_cpus(Path::new("/sys/devices/system/cpu"));
         identity::name(&request)?;
         if let Some(resources) = &request.resources {
             self.limits(resources).await?.apply(&self.cgroup)?;
         }
-        if request.share_process_namespace { self.start_pid_namespace().await.map(Some) } else { Ok(None) }
+        Ok(())
     }
 
     /// Checks limits, and finds the devices that they name.
@@ -193,10 +191,13 @@ impl Agent {
         Ok(limits)
     }
 
-    async fn start_pid_namespace(&self) -> Result<Arc<OwnedFd>> {
+    async fn start_pid_namespace(&self, users: Option<&UserNamespace>) -> Result<Arc<OwnedFd>> {
         let (status, theirs) = StatusReceiver::pair()?;
         let mut request = Request::new(Job::Reaper);
         request.in_new_pid_namespace();
+        if let Some(users) = users {
+            request.give(Role::UserNamespace, users.fd.try_clone().on("dup", "user namespace")?);
+        }
         request.give(Role::Status, theirs);
         // Not the agent's: containers share a process namespace with this process and, with the capability to trace it,
         // could join its cgroup namespace.

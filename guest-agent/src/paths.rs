@@ -16,6 +16,8 @@ pub const DISKS: &str = "/run/husk/disks";
 pub const SCRATCH: &str = "/run/husk/scratch";
 /// The pod's `/dev/shm`.
 pub const SHM: &str = "/run/husk/shm";
+/// Where images with mapped ids are mounted while the overlay of a container's root is made of them.
+pub const LAYERS: &str = "/run/husk/layers";
 /// hosts, hostname and resolv.conf of the pod.
 pub const POD_FILES: &str = "/run/husk/pod";
 /// Links to the platform devices, among them the virtio-mmio slots, wherever those lie in the tree of devices. (Those of the command line have a parent of their own below

@@ -221,7 +221,7 @@ impl agent_server::Agent for Service {
         let ListProcessesRequest { container_id, details } = request.into_inner();
         let container = self.0.container(&container_id)?;
         let pids = container.cgroup.processes()?;
-        let processes = if details { processes::describe(&container.cgroup, &pids) } else { Vec::new() };
+        let processes = if details { processes::describe(&container, &pids) } else { Vec::new() };
         Ok(Response::new(ListProcessesResponse { pids, processes }))
     }
 

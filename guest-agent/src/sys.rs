@@ -25,7 +25,7 @@ pub struct MountAttr {
     pub clear: u64,
     /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE` or 0.
     pub propagation: u64,
-    /// Only for idmapped mounts.
+    /// With `MOUNT_ATTR_IDMAP`: the user namespace whose maps the mount has.
     pub userns_fd: u64,
 }
 
@@ -153,6 +153,13 @@ pub fn set_seccomp_filter(code: &[SockFilter], flags: u32) -> Result<()> {
     .map(|_| ())
 }
 
+/// clone3(2): a new mount namespace.
+pub const CLONE_NEWNS: u64 = 0x0002_0000;
+/// clone3(2): a new pid namespace.
+pub const CLONE_NEWPID: u64 = 0x2000_0000;
+/// clone3(2): the child's parent is the caller's parent.
+pub const CLONE_PARENT: u64 = 0x0000_8000;
+
 /// What [`clone3`] made.
 #[derive(Debug)]
 pub enum Cloned {
@@ -177,7 +184,6 @@ pub enum Cloned {
 /// never be released.
 pub unsafe fn clone3(flags: u64, cgroup: Option<RawFd>) -> Result<Cloned> {
     const CLONE_PIDFD: u64 = 0x1000;
-    const CLONE_PARENT: u64 = 0x8000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid `clone_args`.
@@ -319,6 +325,16 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
         libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit64>())
     })
     .map(|_| ())
+}
+
+/// getrlimit(2) by number: soft and hard.
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new value is given, and `limit` is valid for writing.
+    check(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::null::<libc::rlimit64>(), &raw mut limit)
+    })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// execve(2). Returns only when it failed.

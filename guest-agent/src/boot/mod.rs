@@ -23,7 +23,7 @@ const AGENT_MEMORY_MIN: &str = "16777216";
 /// Files that a process may have open unless its container says otherwise, as containerd has it.
 const MAX_FILES: u64 = 1 << 20;
 
-const DIRECTORIES: [&str; 13] = [
+const DIRECTORIES: [&str; 14] = [
     "proc",
     "sys",
     "dev",
@@ -35,6 +35,7 @@ const DIRECTORIES: [&str; 13] = [
     "run/husk/shm",
     "run/husk/pod",
     "run/husk/images",
+    "run/husk/layers",
     "run/husk/volumes",
     "tmp",
 ];

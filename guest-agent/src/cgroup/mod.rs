@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -24,6 +24,8 @@ const MAX_DEPTH: &str = "32";
 const MAX_DESCENDANTS: &str = "1024";
 /// Longest control file that is read: a `cgroup.procs` of some hundred thousand processes.
 const MAX_FILE: u64 = 4 << 20;
+/// The control files that may be left to others (`Documentation/admin-guide/cgroup-v2.rst`, "Delegation").
+const DELEGATED: &str = "/sys/kernel/cgroup/delegate";
 
 /// A cgroup directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +59,21 @@ impl Cgroup {
     pub fn bound_subtree(&self) -> Result<()> {
         self.write("cgroup.max.depth", MAX_DEPTH)?;
         self.write("cgroup.max.descendants", MAX_DESCENDANTS)
+    }
+
+    /// Lets a user make cgroups below and move processes there, by the files that the kernel says are for it; the limits
+    /// here stay the agent's.
+    pub fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
+        let files = std::fs::read_to_string(DELEGATED).on("read", DELEGATED)?;
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        for path in std::iter::once(self.0.clone()).chain(files.lines().map(|file| self.0.join(file))) {
+            match rustix::fs::chown(&path, owner.0, owner.1) {
+                // Of a controller that is not here.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).on("chown", path.display()),
+            }
+        }
+        Ok(())
     }
 
     /// Hands every available controller down to the children.

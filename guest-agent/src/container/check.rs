@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::fs::mount::Flags;
 use crate::fs::resolve::{check_absolute, check_relative};
 use crate::pod::identity::POD_FILES;
+use crate::pod::users;
 use crate::zygote::channel::MAX_FDS;
 
 /// Descriptors of a spawn request that are no mounts.
@@ -73,7 +74,26 @@ pub fn create(request: &CreateContainerRequest) -> Result<()> {
     if let Some(filter) = &request.seccomp {
         crate::launch::seccomp::check(filter)?;
     }
+    if let Some(maps) = &request.user_namespace {
+        if mode == PidMode::Node {
+            return Err(Error::invalid("user_namespace: its root may not show the guest's processes (PID_MODE_NODE)"));
+        }
+        users::check("user_namespace", maps)?;
+    }
+    if let Some(clocks) = &request.clocks {
+        clock("monotonic", clocks.monotonic.as_ref())?;
+        clock("boottime", clocks.boottime.as_ref())?;
+    }
     process(request.process.as_ref())
+}
+
+fn clock(name: &str, offset: Option<&v1::ClockOffset>) -> Result<()> {
+    match offset {
+        Some(offset) if offset.nanoseconds > 999_999_999 => {
+            Err(Error::invalid(format!("clocks.{name}.nanoseconds: {} are a second or more", offset.nanoseconds)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `MS_*` bit of a propagation.
@@ -93,6 +113,12 @@ fn mount(mount: &v1::Mount) -> Result<()> {
         return Err(Error::invalid(format!("mounts.destination: {destination:?} is the root itself")));
     }
     Flags::from_ms(destination, mount.flags)?;
+    if let Some(maps) = &mount.id_maps {
+        if !matches!(mount.kind, Some(Kind::Volume(_))) {
+            return Err(Error::invalid(format!("mounts.id_maps of {destination}: it is no volume")));
+        }
+        users::check("mounts.id_maps", maps)?;
+    }
     match &mount.kind {
         None => Err(Error::invalid(format!("mounts.kind of {destination}: missing"))),
         Some(Kind::Kernel(kernel)) => {
@@ -186,7 +212,10 @@ pub fn process(process: Option<&v1::Process>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use husk_agent_api::v1::{DeviceNode, KernelMount, Mount, PodFile, Process, RootFs, User, VolumeMount};
+    use husk_agent_api::v1::{
+        ClockOffset, ClockOffsets, DeviceNode, IdMap, IdMaps, KernelMount, Mount, PodFile, Process, RootFs, User,
+        VolumeMount,
+    };
 
     fn good() -> CreateContainerRequest {
         CreateContainerRequest {
@@ -198,7 +227,8 @@ mod tests {
     }
 
     fn with_mount(destination: &str, kind: Option<Kind>) -> CreateContainerRequest {
-        CreateContainerRequest { mounts: vec![Mount { destination: destination.to_owned(), flags: 0, kind }], ..good() }
+        let mount = Mount { destination: destination.to_owned(), kind, ..Mount::default() };
+        CreateContainerRequest { mounts: vec![mount], ..good() }
     }
 
     fn kernel(fs_type: &str) -> Option<Kind> {
@@ -237,6 +267,22 @@ mod tests {
         refused(&with_mount("/a", volume("v", "/x")), "mounts.volume.sub_path");
         let file = Some(Kind::PodFile(PodFile { name: "../passwd".to_owned() }));
         refused(&with_mount("/a", file), "mounts.pod_file.name");
+    }
+
+    #[test]
+    fn ids_and_clocks_are_checked() {
+        let map = |container_id| vec![IdMap { container_id, host_id: 65_536, size: 65_536 }];
+        let maps = |id| Some(IdMaps { uids: map(id), gids: map(id) });
+        create(&CreateContainerRequest { user_namespace: maps(0), ..good() }).unwrap();
+        refused(&CreateContainerRequest { user_namespace: maps(1), ..good() }, "user_namespace.uids");
+        let node = PidMode::Node.into();
+        refused(&CreateContainerRequest { user_namespace: maps(0), pid_mode: node, ..good() }, "user_namespace");
+        let mut mapped = with_mount("/proc", kernel("proc"));
+        mapped.mounts[0].id_maps = maps(0);
+        refused(&mapped, "mounts.id_maps");
+        let monotonic = Some(ClockOffset { seconds: 0, nanoseconds: 1_000_000_000 });
+        let clocks = Some(ClockOffsets { monotonic, boottime: None });
+        refused(&CreateContainerRequest { clocks, ..good() }, "clocks.monotonic");
     }
 
     #[test]

@@ -2,23 +2,23 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use husk_agent_api::v1::{self, CreateContainerRequest, PidMode, mount::Kind};
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc;
 
 use super::held::Held;
-use super::{Container, Phase, Process, State, check, supervise};
+use super::{Container, Phase, Process, State, check, root, supervise};
 use crate::agent::Agent;
 use crate::cgroup::devices;
 use crate::error::{Context, Error, Result};
-use crate::fs::mount::{Detached, clone_path, make_read_only, new_file_system};
-use crate::fs::remove::remove_tree;
+use crate::fs::mount::{clone_path, map_ids};
 use crate::launch::status::{Progress, StatusReceiver};
 use crate::paths;
+use crate::pod::users::UserNamespace;
 use crate::stdio::{self, Direction, End};
 use crate::zygote::client::{Request, Spawned};
 use crate::zygote::message::{Job, LaunchSpec, Role, RootSpec};
@@ -67,6 +67,17 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
     if request.all_devices {
         request.devices.extend(devices::shared()?);
     }
+    let users = match &request.user_namespace {
+        Some(maps) => Some(agent.user_namespace(maps).await?),
+        None => None,
+    };
+    let users_held = users.clone();
+    let users = users.as_deref();
+    if let Some(users) = users {
+        for node in &mut request.devices {
+            (node.uid, node.gid) = (users.uid(node.uid)?, users.gid(node.gid)?);
+        }
+    }
     let id = request.container_id.clone();
     let process = request.process.clone().unwrap_or_default();
     let tokens = process.stdio.unwrap_or_default();
@@ -82,15 +93,21 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
     cgroup.create()?;
     cgroup.bound_subtree()?;
     agent.limits(&request.resources.clone().unwrap_or_default()).await?.apply(&cgroup)?;
+    if let Some(users) = users
+        && request.mounts.iter().any(is_writable_cgroup)
+    {
+        cgroup.delegate(users.uid(0)?, users.gid(0)?)?;
+    }
 
     let mut spawn = Request::new(Job::Init);
-    spawn.give(Role::RootFs, root_fs(agent, &id, request.root_fs.as_ref(), held).await?);
+    give_users(&mut spawn, users)?;
+    spawn.give(Role::RootFs, root::make(agent, &id, request.root_fs.as_ref(), users, held).await?);
     for mount in &request.mounts {
-        if let Some(source) = mount_source(agent, mount, held).await? {
+        if let Some(source) = mount_source(agent, mount, users, held).await? {
             spawn.give(Role::Mount, source);
         }
     }
-    match pid_namespace(agent, &request)? {
+    match pid_namespace(agent, &request, users).await? {
         PidNamespace::New => spawn.in_new_pid_namespace(),
         PidNamespace::Of(pidfd) => spawn.give(Role::PidNamespace, pidfd),
         PidNamespace::Guest => {}
@@ -99,9 +116,16 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
     spawn.give(Role::Start, held_back);
     spawn.give(Role::Cgroup, cgroup.open()?);
     spawn.give_spec(&launch_spec(&request, process.clone())?)?;
-    let (status, streams) = give_stdio(&mut spawn, &process)?;
+    let (status, streams) = give_stdio(&mut spawn, &process, users)?;
 
-    let Spawned { pid, pidfd, exit } = agent.zygote.spawn(spawn).await?;
+    let Spawned { pid, pidfd, exit } = match agent.zygote.spawn(spawn).await {
+        Ok(spawned) => spawned,
+        // One that was to make another in a user namespace and could not has said why.
+        Err(error) => match status.next().await? {
+            Progress::Failed(cause) => return Err(cause),
+            _ => return Err(error),
+        },
+    };
     let console = until_ready(&status, &tokens).await?;
     let (console, streams) = match console {
         Some((console, terminal)) => (Some(console), terminal),
@@ -114,14 +138,36 @@ async fn build(agent: &Arc<Agent>, mut request: CreateContainerRequest, held: &m
     let init = Process { pid, pidfd: Arc::new(pidfd), console, stdin: tokens.stdin };
     let phase = Phase::Created { start, status };
     let state = State { phase, init, execs: HashMap::new(), ooms_told: 0 };
-    let container = Arc::new(Container { id, cgroup, seccomp: request.seccomp, state: Mutex::new(state), removals });
+    let container = Arc::new(Container {
+        id,
+        cgroup,
+        seccomp: request.seccomp,
+        users: users_held,
+        rlimits: process.rlimits,
+        state: Mutex::new(state),
+        removals,
+    });
     Ok(Built { container, exit, removals: removals_queue })
+}
+
+fn is_writable_cgroup(mount: &v1::Mount) -> bool {
+    matches!(&mount.kind, Some(Kind::Kernel(kernel)) if kernel.fs_type == "cgroup2")
+        && mount.flags & libc::MS_RDONLY == 0
+}
+
+/// The user namespace that a new process is to enter.
+pub(super) fn give_users(spawn: &mut Request, users: Option<&UserNamespace>) -> Result<()> {
+    if let Some(users) = users {
+        spawn.give(Role::UserNamespace, users.fd.try_clone().on("dup", "user namespace")?);
+    }
+    Ok(())
 }
 
 /// Pipes and status socket for a new process: what goes to the zygote is added to `spawn`.
 pub(super) fn give_stdio(
     spawn: &mut Request,
     process: &v1::Process,
+    users: Option<&UserNamespace>,
 ) -> Result<(StatusReceiver, Vec<(u64, Direction)>)> {
     let (status, theirs) = StatusReceiver::pair()?;
     spawn.give(Role::Status, theirs);
@@ -129,7 +175,11 @@ pub(super) fn give_stdio(
         return Ok((status, Vec::new()));
     }
     let user = process.user.clone().unwrap_or_default();
-    let (ends, ours) = stdio::pipes(&process.stdio.unwrap_or_default(), user.uid, user.gid)?;
+    let (uid, gid) = match users {
+        Some(users) => (users.uid(user.uid)?, users.gid(user.gid)?),
+        None => (user.uid, user.gid),
+    };
+    let (ends, ours) = stdio::pipes(&process.stdio.unwrap_or_default(), uid, gid)?;
     for (role, end) in [(Role::Stdin, ends.stdin), (Role::Stdout, ends.stdout), (Role::Stderr, ends.stderr)] {
         if let Some(end) = end {
             spawn.give(role, end);
@@ -164,66 +214,17 @@ fn launch_spec(request: &CreateContainerRequest, process: v1::Process) -> Result
         propagation: check::propagation(request.root_propagation)?,
         read_only: request.root_fs.as_ref().is_some_and(|root_fs| root_fs.read_only),
     };
-    Ok(LaunchSpec { process: Some(process), root: Some(root), seccomp: request.seccomp.clone() })
-}
-
-/// The root as a detached mount: overlayfs of the images with a writable layer on the scratch disk. A read-only root
-/// has the layer too where there is a scratch disk: mount points are made in it before the mount becomes read-only.
-async fn root_fs(agent: &Agent, id: &str, root_fs: Option<&v1::RootFs>, held: &mut Held) -> Result<Detached> {
-    let root_fs = root_fs.ok_or_else(|| Error::invalid("root_fs: missing"))?;
-    let mut images = Vec::new();
-    for slot in &root_fs.lower_slots {
-        images.push(held.image(agent, *slot).await?);
-    }
-    let layer = if agent.volumes.has_scratch() {
-        held.layer();
-        Some(writable_layer(id, images.first())?)
-    } else if root_fs.read_only {
-        None
-    } else {
-        return Err(Error::precondition("a writable root needs the pod's scratch disk; mount it first"));
-    };
-    if let (None, [image]) = (&layer, images.as_slice()) {
-        let mount = clone_path(image)?;
-        make_read_only(&mount, false).on("mount_setattr", image.display())?;
-        return Ok(mount);
-    }
-    let lower: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
-    let mut options: Vec<(&str, Option<&str>)> = lower.iter().map(|path| ("lowerdir+", Some(path.as_str()))).collect();
-    let (upper, work) = match &layer {
-        Some((upper, work)) => (upper.display().to_string(), work.display().to_string()),
-        None => (String::new(), String::new()),
-    };
-    if layer.is_some() {
-        options.push(("upperdir", Some(&upper)));
-        options.push(("workdir", Some(&work)));
-        // The layer dies with the pod: no need to wait for the disk on fsync.
-        options.push(("volatile", None));
-    }
-    // Device nodes on it open what the container's device program allows, as everywhere.
-    new_file_system("overlay", options, 0)
-}
-
-/// Upper and work directories; the root of the former has owner and mode of the topmost image's root.
-fn writable_layer(id: &str, image: Option<&PathBuf>) -> Result<(PathBuf, PathBuf)> {
-    let directory = paths::scratch_container(id);
-    // What an earlier container of that name may have left.
-    remove_tree(&directory)?;
-    let (upper, work) = (directory.join("upper"), directory.join("work"));
-    for path in [&directory, &upper, &work] {
-        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).on("mkdir", path.display())?;
-    }
-    if let Some(image) = image {
-        let stat = rustix::fs::stat(image).on("stat", image.display())?;
-        rustix::fs::chown(&upper, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
-            .on("chown", upper.display())?;
-        rustix::fs::chmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).on("chmod", upper.display())?;
-    }
-    Ok((upper, work))
+    let seccomp = request.seccomp.clone();
+    Ok(LaunchSpec { process: Some(process), root: Some(root), seccomp, clocks: request.clocks })
 }
 
 /// The detached mount for everything but a kernel file system.
-async fn mount_source(agent: &Agent, mount: &v1::Mount, held: &mut Held) -> Result<Option<OwnedFd>> {
+async fn mount_source(
+    agent: &Agent,
+    mount: &v1::Mount,
+    users: Option<&UserNamespace>,
+    held: &mut Held,
+) -> Result<Option<OwnedFd>> {
     let source = match &mount.kind {
         None | Some(Kind::Kernel(_)) => return Ok(None),
         Some(Kind::Volume(volume)) => {
@@ -233,6 +234,20 @@ async fn mount_source(agent: &Agent, mount: &v1::Mount, held: &mut Held) -> Resu
         Some(Kind::PodFile(file)) => clone_path(&Path::new(paths::POD_FILES).join(&file.name))?,
         Some(Kind::SharedMemory(_)) => clone_path(Path::new(paths::SHM))?,
     };
+    let what = || format!("mount on {}", mount.destination);
+    match (&mount.kind, &mount.id_maps, users) {
+        (Some(Kind::Volume(_)), Some(maps), _) => {
+            let users = agent.user_namespace(maps).await?;
+            map_ids(&source, &users.fd).map_err(|errno| match errno {
+                Errno::INVAL => Error::invalid(format!("id_maps of {}: its file system has no such mounts", what())),
+                errno => Error::System { call: "mount_setattr", object: what(), errno },
+            })?;
+        }
+        (Some(Kind::PodFile(_) | Kind::SharedMemory(_)), _, Some(users)) => {
+            map_ids(&source, &users.fd).on("mount_setattr", what())?;
+        }
+        _ => {}
+    }
     Ok(Some(source))
 }
 
@@ -242,16 +257,15 @@ enum PidNamespace {
     Guest,
 }
 
-fn pid_namespace(agent: &Agent, request: &CreateContainerRequest) -> Result<PidNamespace> {
+async fn pid_namespace(
+    agent: &Agent,
+    request: &CreateContainerRequest,
+    users: Option<&UserNamespace>,
+) -> Result<PidNamespace> {
     let copy = |fd: &OwnedFd| fd.try_clone().on("dup", "pidfd").map(PidNamespace::Of);
-    let shared = agent.shared_pid_namespace();
     match PidMode::try_from(request.pid_mode) {
-        Ok(PidMode::Unspecified) => shared.as_deref().map_or(Ok(PidNamespace::New), copy),
-        Ok(PidMode::Container) => Ok(PidNamespace::New),
-        Ok(PidMode::Pod) => match shared {
-            Some(pidfd) => copy(&pidfd),
-            None => Err(Error::precondition("pid_mode: this pod does not share one process namespace")),
-        },
+        Ok(PidMode::Unspecified | PidMode::Container) => Ok(PidNamespace::New),
+        Ok(PidMode::Pod) => copy(&*agent.pod_pid_namespace(users).await?),
         Ok(PidMode::Target) => copy(&agent.container(&request.pid_target)?.live_init()?.pidfd),
         Ok(PidMode::Node) => Ok(PidNamespace::Guest),
         Err(_) => Err(Error::invalid(format!("pid_mode: {} is unknown", request.pid_mode))),

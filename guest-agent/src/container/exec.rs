@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use husk_agent_api::v1::{self, ExecProcessRequest, ProcessExited, event::Kind};
 
-use super::create::give_stdio;
+use super::create::{give_stdio, give_users};
 use super::{Container, ExecState, Phase, Process, check};
 use crate::agent::Agent;
 use crate::error::{Context, Error, Result};
@@ -55,7 +55,11 @@ pub async fn exec(agent: &Arc<Agent>, request: ExecProcessRequest) -> Result<u32
     let container = agent.container(&request.container_id)?;
     let exec_id = request.exec_id;
     reserve(&container, &exec_id)?;
-    let result = launch(agent, &container, &exec_id, request.process.unwrap_or_default()).await;
+    let mut process = request.process.unwrap_or_default();
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&container.rlimits);
+    }
+    let result = launch(agent, &container, &exec_id, process).await;
     if result.is_err() {
         container.state().execs.remove(&exec_id);
     }
@@ -89,8 +93,11 @@ async fn launch(agent: &Arc<Agent>, container: &Arc<Container>, exec_id: &str, p
     spawn.give(Role::Target, copy()?);
     spawn.give(Role::PidNamespace, copy()?);
     spawn.give(Role::Cgroup, container.cgroup.open()?);
-    let (status, mut streams) = give_stdio(&mut spawn, &process)?;
-    spawn.give_spec(&LaunchSpec { process: Some(process), root: None, seccomp: container.seccomp.clone() })?;
+    let users = container.users.as_deref();
+    give_users(&mut spawn, users)?;
+    let (status, mut streams) = give_stdio(&mut spawn, &process, users)?;
+    let (process, seccomp) = (Some(process), container.seccomp.clone());
+    spawn.give_spec(&LaunchSpec { process, seccomp, ..LaunchSpec::default() })?;
 
     let kills_before = container.tell_ooms(&agent.events);
     let Spawned { pid, pidfd, exit } = agent.zygote.spawn(spawn).await?;

@@ -1,6 +1,7 @@
 //! Containers and their processes.
 //!
-//! `check` refuses what cannot be honoured before anything is made, `create` makes a container, `held` is everything
+//! `check` refuses what cannot be honoured before anything is made, `create` makes a container and `root` its root file
+//! system, `held` is everything
 //! that it holds and gives back, `exec` adds processes, `control` signals them, `freeze` pauses them, `processes` tells
 //! of them, `supervise` is the task that waits for its end. What runs inside of the new processes is `launch`.
 //!
@@ -14,19 +15,21 @@ pub mod exec;
 pub mod freeze;
 pub mod held;
 pub mod processes;
+mod root;
 pub mod supervise;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use husk_agent_api::v1::{OutOfMemory, SeccompFilter, event::Kind};
+use husk_agent_api::v1::{OutOfMemory, Rlimit, SeccompFilter, event::Kind};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::events::EventLog;
 use crate::launch::status::StatusReceiver;
+use crate::pod::users::UserNamespace;
 use crate::stdio::End;
 
 /// A container.
@@ -38,6 +41,10 @@ pub struct Container {
     pub cgroup: Cgroup,
     /// Every process of it has this filter.
     pub seccomp: Option<SeccompFilter>,
+    /// Every process of it is in it; none: in the guest's own.
+    pub users: Option<Arc<UserNamespace>>,
+    /// Of a further process that has none of its own.
+    pub rlimits: Vec<Rlimit>,
     state: Mutex<State>,
     removals: mpsc::Sender<oneshot::Sender<Result<()>>>,
 }

@@ -6,8 +6,8 @@ use std::io::Read as _;
 use husk_agent_api::v1::ProcessInfo;
 use rustix::process::Pid;
 
+use super::Container;
 use super::control::is_in;
-use crate::cgroup::Cgroup;
 
 /// The host takes no larger message than 1 MiB.
 const MAX_COMMANDS: usize = 512 * 1024;
@@ -18,9 +18,9 @@ const MAX_FILE: u64 = 16 * 1024;
 /// Ticks per second in `/proc/PID/stat`, on every x86 (`USER_HZ`).
 const TICKS: u64 = 100;
 
-/// Tells of each of `pids` that still is a process of the cgroup.
+/// Tells of each of `pids` that still is a process of the container.
 #[must_use]
-pub fn describe(cgroup: &Cgroup, pids: &[u32]) -> Vec<ProcessInfo> {
+pub fn describe(container: &Container, pids: &[u32]) -> Vec<ProcessInfo> {
     let uptime_ms = uptime_ms();
     let longest = MAX_COMMAND.min(MAX_COMMANDS / pids.len().max(1));
     pids.iter()
@@ -30,7 +30,14 @@ pub fn describe(cgroup: &Cgroup, pids: &[u32]) -> Vec<ProcessInfo> {
             let command = read(*pid, "cmdline", u64::try_from(longest).unwrap_or(u64::MAX))?;
             // The number may have been given to another process since it was listed.
             let raw = i32::try_from(*pid).ok().and_then(Pid::from_raw)?;
-            is_in(raw, cgroup).then(|| parse(*pid, uptime_ms, &status, &stat, &command))
+            if !is_in(raw, &container.cgroup) {
+                return None;
+            }
+            let mut info = parse(*pid, uptime_ms, &status, &stat, &command);
+            if let Some(users) = &container.users {
+                (info.uid, info.gid) = users.inside(info.uid, info.gid);
+            }
+            Some(info)
         })
         .collect()
 }

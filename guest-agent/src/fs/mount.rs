@@ -3,9 +3,10 @@
 //! A detached mount belongs to nobody's tree: dropping its descriptor unmounts it, so a failure half-way leaves
 //! nothing behind, and attaching it needs no path that could be redirected.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -97,6 +98,17 @@ impl Flags {
 pub fn make_read_only(mount: impl AsFd, recursive: bool) -> rustix::io::Result<()> {
     let set = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
     mount_setattr(mount, &MountAttr { set, ..MountAttr::default() }, recursive)
+}
+
+/// Lets a detached mount show owners by the maps of a user namespace: as root's what is root's in the file system.
+///
+/// # Errors
+///
+/// `INVAL` when the file system cannot, or the mount has maps already.
+pub fn map_ids(mount: impl AsFd, user_namespace: impl AsFd) -> rustix::io::Result<()> {
+    let userns_fd = u64::try_from(user_namespace.as_fd().as_raw_fd()).map_err(|_| Errno::BADF)?;
+    let set = u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits());
+    mount_setattr(mount, &MountAttr { set, userns_fd, ..MountAttr::default() }, false)
 }
 
 /// A new instance of a kernel file system, configured by `(key, value)` pairs; a pair without value is a flag.

@@ -18,6 +18,19 @@ pub(super) fn set_oom_score_adj(process: &v1::Process) -> Result<()> {
         .on("write", format_args!("/proc/self/oom_score_adj {score}"))
 }
 
+/// Raises hard limits to those of the request where they are lower: in a user namespace nobody may. All of them are set
+/// by [`assume`], when none can be in the way any more.
+pub(super) fn raise_limits(process: &v1::Process) -> Result<()> {
+    for limit in &process.rlimits {
+        let (soft, hard) = crate::sys::rlimit(limit.resource).on("prlimit64", limit.resource)?;
+        if limit.hard > hard {
+            crate::sys::set_rlimit(limit.resource, soft, limit.hard)
+                .on("prlimit64", format_args!("resource {} {soft}:{}", limit.resource, limit.hard))?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives up the agent's identity for the container's, and loads the filter unless that comes last.
 ///
 /// From the filter on, only capset, prctl, read, write and execve are called: a profile need not allow more than that.

@@ -2,9 +2,10 @@
 //!
 //! All of this runs in a process of its own: it may block, and it may fail without harm; its end of the status socket
 //! says how far it came. `root` builds the mount namespace, `devices` fills /dev, `terminal` makes the pty, `identity`
-//! drops privileges, `seccomp` loads the filter of system calls, `program` finds and executes the program, `reaper` is PID 1 of a shared pid namespace. What to
+//! drops privileges, `users` enters a user namespace, `clocks` a time namespace, `seccomp` loads the filter of system calls, `program` finds and executes the program, `reaper` is PID 1 of a shared pid namespace. What to
 //! build was checked and opened by `container`.
 
+mod clocks;
 mod devices;
 mod identity;
 mod program;
@@ -13,6 +14,7 @@ mod root;
 pub mod seccomp;
 pub mod status;
 mod terminal;
+mod users;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,6 +28,7 @@ use crate::sys::exit_now;
 use crate::zygote::message::{Job, LaunchSpec, Role};
 use program::Program;
 use status::Status;
+pub use users::Crossing;
 
 /// Longest [`LaunchSpec`]: what gRPC lets in.
 const MAX_SPEC: u64 = 8 << 20;
@@ -49,12 +52,16 @@ pub struct Descriptors {
     pub stderr: Option<OwnedFd>,
     /// The root mount.
     pub root_fs: Option<OwnedFd>,
-    /// Whose mount and cgroup namespaces to join.
+    /// Whose mount, cgroup and time namespaces to join.
     pub target: Option<OwnedFd>,
     /// Whose pid namespace to join.
     pub pid_namespace: Option<OwnedFd>,
     /// Detached mounts, in order.
     pub mounts: Vec<OwnedFd>,
+    /// The user namespace to enter.
+    pub user_namespace: Option<OwnedFd>,
+    /// Given by the zygote to a process that has another one to make there.
+    pub crossing: Option<Crossing>,
 }
 
 impl Descriptors {
@@ -73,6 +80,7 @@ impl Descriptors {
             Role::RootFs => &mut self.root_fs,
             Role::Target => &mut self.target,
             Role::PidNamespace => &mut self.pid_namespace,
+            Role::UserNamespace => &mut self.user_namespace,
         };
         *place = Some(fd);
     }
@@ -89,7 +97,8 @@ pub fn run(job: Job, mut descriptors: Descriptors) -> ! {
     let result = match job {
         Job::Init => init(descriptors, &status),
         Job::Exec => exec(descriptors, &status),
-        Job::Reaper => reaper::run(&status),
+        Job::Reaper => users::cross(&mut descriptors).and_then(|()| reaper::run(&status)),
+        Job::UserNamespace => users::hold(descriptors, &status),
         Job::Unspecified => Err(Error::Internal("a spawn request without a job".to_owned())),
     };
     match result {
@@ -113,13 +122,24 @@ fn init(mut descriptors: Descriptors, status: &Status) -> Result<Never> {
     let root_spec = spec.root.ok_or_else(|| Error::Internal("an init without a root".to_owned()))?;
     rustix::process::umask(Mode::empty());
     identity::set_oom_score_adj(&process)?;
+    if let Some(clocks) = &spec.clocks {
+        clocks::enter(clocks)?;
+    }
+    let null = open_null()?;
+    let nodes = devices::all(&root_spec.devices);
+    let mut early = root::Early::default();
+    if descriptors.crossing.is_some() {
+        identity::raise_limits(&process)?;
+        early.make(&root_spec, &root::OF_THE_POD)?;
+        early.devices = devices::make_early(&nodes)?;
+        users::cross(&mut descriptors)?;
+        early.make(&root_spec, &root::OF_THE_PROCESS)?;
+    }
     // Only now: CLONE_NEWCGROUP together with CLONE_INTO_CGROUP would make the zygote's cgroup the root.
     unshare(UnshareFlags::NEWCGROUP, "cgroup namespace")?;
-    let null = open_null()?;
     let root = root::enter(&mut descriptors, &root_spec)?;
-    root::mount_all(&root, &root_spec, std::mem::take(&mut descriptors.mounts))?;
-    devices::create_defaults(&root)?;
-    devices::create(&root, &root_spec.devices)?;
+    root::mount_all(&root, &root_spec, std::mem::take(&mut descriptors.mounts), &mut early)?;
+    devices::create(&root, &nodes, early.devices)?;
     rustix::process::setsid().on("setsid", "init")?;
     let stdio = terminal::connect(&root, &process, &mut descriptors, null, status, true)?;
     root::protect(&root, &root_spec)?;
@@ -146,10 +166,14 @@ fn exec(mut descriptors: Descriptors, status: &Status) -> Result<Never> {
     identity::set_oom_score_adj(&process)?;
     let null = open_null()?;
     let target = descriptors.target.take().ok_or_else(|| Error::Internal("an exec without a target".to_owned()))?;
-    let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
+    let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP | ThreadNameSpaceType::TIME;
     move_into_thread_name_spaces(target.as_fd(), kinds)
         .map_err(|errno| Error::precondition(format!("join the container's namespaces: {errno}; has it ended?")))?;
     drop(target);
+    if let Some(namespace) = descriptors.user_namespace.take() {
+        identity::raise_limits(&process)?;
+        users::enter(&namespace)?;
+    }
     let root = root::open_own()?;
     rustix::process::setsid().on("setsid", "exec")?;
     let stdio = terminal::connect(&root, &process, &mut descriptors, null, status, false)?;

@@ -3,6 +3,7 @@
 //! The agent's tree is left before anything of the container's is looked up; from then on every path is resolved by
 //! `fs::resolve` below the new root, and every source is a descriptor or a file system made here.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use crate::fs::mount::{Flags, attach, clone_at, clone_path, make_read_only, new_
 use crate::fs::resolve::{Links, Missing, file_type, resolve};
 use crate::paths::NEW_ROOT;
 use crate::sys::{MountAttr, mount_setattr};
+use crate::zygote::message::RootSpec;
 
 /// The container's root, and what was opened before the agent's tree was left.
 #[derive(Debug)]
@@ -27,6 +29,36 @@ pub(super) struct Root {
     nulls: std::cell::RefCell<Vec<OwnedFd>>,
 }
 
+/// File systems that show the pod's own namespaces, which the root of a user namespace may not mount.
+pub(super) const OF_THE_POD: [&str; 2] = ["sysfs", "mqueue"];
+/// And the one that its root may mount only where another one can be seen.
+pub(super) const OF_THE_PROCESS: [&str; 1] = ["proc"];
+
+/// What is made before a process in a user namespace leaves the agent's tree.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// Kernel file systems, by their place among the mounts.
+    file_systems: BTreeMap<usize, OwnedFd>,
+    /// Binds of device nodes; see `devices::make_early`.
+    pub(super) devices: Vec<Option<OwnedFd>>,
+}
+
+impl Early {
+    /// Makes those of the mounts that are kernel file systems of one of `types`.
+    pub(super) fn make(&mut self, spec: &RootSpec, types: &[&str]) -> Result<()> {
+        for (place, mount) in spec.mounts.iter().enumerate() {
+            let Some(Kind::Kernel(kernel)) = &mount.kind else { continue };
+            if types.contains(&kernel.fs_type.as_str()) {
+                let flags = Flags::from_ms(&mount.destination, mount.flags)?;
+                let made = new_file_system(&kernel.fs_type, options(&kernel.data), flags.attributes)
+                    .map_err(|e| e.during(format_args!("mount {} on {}", kernel.fs_type, mount.destination)))?;
+                self.file_systems.insert(place, made);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Opens the root of the namespace that we are in.
 pub(super) fn open_own() -> Result<Root> {
     let fd =
@@ -35,7 +67,7 @@ pub(super) fn open_own() -> Result<Root> {
 }
 
 /// Makes the root mount our root and lets go of the agent's tree.
-pub(super) fn enter(descriptors: &mut Descriptors, spec: &crate::zygote::message::RootSpec) -> Result<Root> {
+pub(super) fn enter(descriptors: &mut Descriptors, spec: &RootSpec) -> Result<Root> {
     use rustix::mount::mount_change;
     let mount = descriptors.root_fs.take().ok_or_else(|| Error::Internal("an init without a root mount".to_owned()))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).on("mount", "/ (private)")?;
@@ -55,18 +87,20 @@ pub(super) fn enter(descriptors: &mut Descriptors, spec: &crate::zygote::message
 }
 
 /// Mounts everything, in order; an own /dev first when the request has none.
-pub(super) fn mount_all(root: &Root, spec: &crate::zygote::message::RootSpec, detached: Vec<OwnedFd>) -> Result<()> {
+pub(super) fn mount_all(root: &Root, spec: &RootSpec, detached: Vec<OwnedFd>, early: &mut Early) -> Result<()> {
     if !spec.mounts.iter().any(|mount| Path::new(&mount.destination) == Path::new("/dev")) {
         // Without one, device nodes would lie on the root, where they open nothing.
         let flags = libc::MS_NOSUID | libc::MS_STRICTATIME;
         let kernel = v1::KernelMount { fs_type: "tmpfs".to_owned(), data: "mode=755,size=65536k".to_owned() };
-        mount_kernel(root, "/dev", Flags::from_ms("/dev", flags)?, &kernel)?;
+        mount_kernel(root, "/dev", Flags::from_ms("/dev", flags)?, &kernel, None)?;
     }
     let mut detached = detached.into_iter();
-    for mount in &spec.mounts {
+    for (place, mount) in spec.mounts.iter().enumerate() {
         let flags = Flags::from_ms(&mount.destination, mount.flags)?;
         match &mount.kind {
-            Some(Kind::Kernel(kernel)) => mount_kernel(root, &mount.destination, flags, kernel)?,
+            Some(Kind::Kernel(kernel)) => {
+                mount_kernel(root, &mount.destination, flags, kernel, early.file_systems.remove(&place))?;
+            }
             _ => {
                 let source = detached.next().ok_or_else(|| Error::Internal("a mount without source".to_owned()))?;
                 mount_bind(root, &mount.destination, flags, &source)?;
@@ -76,7 +110,13 @@ pub(super) fn mount_all(root: &Root, spec: &crate::zygote::message::RootSpec, de
     Ok(())
 }
 
-fn mount_kernel(root: &Root, destination: &str, flags: Flags, kernel: &v1::KernelMount) -> Result<()> {
+fn mount_kernel(
+    root: &Root,
+    destination: &str,
+    flags: Flags,
+    kernel: &v1::KernelMount,
+    made: Option<OwnedFd>,
+) -> Result<()> {
     let what = format!("mount {} on {destination}", kernel.fs_type);
     // What is protected by path under these two must not be led elsewhere by the image (CVE-2023-27561).
     let links = match kernel.fs_type.as_str() {
@@ -89,7 +129,10 @@ fn mount_kernel(root: &Root, destination: &str, flags: Flags, kernel: &v1::Kerne
     // A tmpfs has the mode of the directory that it covers, unless it is told another one, as runc makes it.
     let mode = mode.filter(|_| kernel.fs_type == "tmpfs" && options(&kernel.data).all(|(name, _)| name != "mode"));
     let options = options(&kernel.data).chain(mode.as_deref().map(|mode| ("mode", Some(mode))));
-    let mount = new_file_system(&kernel.fs_type, options, now.attributes).map_err(|e| e.during(&what))?;
+    let mount = match made {
+        Some(made) => made,
+        None => new_file_system(&kernel.fs_type, options, now.attributes).map_err(|e| e.during(&what))?,
+    };
     attach(&mount, &at).on("move_mount", destination).map_err(|e| e.during(&what))?;
     if flags.propagation != 0 {
         Flags { attributes: 0, ..flags }.apply(&mount).on("mount_setattr", destination)?;
@@ -127,7 +170,7 @@ fn mount_bind(root: &Root, destination: &str, flags: Flags, source: &OwnedFd) ->
 }
 
 /// Masks and write-protects paths, and makes read-only the tmpfs mounts that were asked for so.
-pub(super) fn protect(root: &Root, spec: &crate::zygote::message::RootSpec) -> Result<()> {
+pub(super) fn protect(root: &Root, spec: &RootSpec) -> Result<()> {
     for path in &spec.readonly_paths {
         let Some(at) = existing(root, path)? else { continue };
         let copy = clone_at(&at, true).on("open_tree", path)?;
@@ -165,7 +208,7 @@ fn existing(root: &Root, path: &str) -> Result<Option<OwnedFd>> {
 }
 
 /// Last: the root's own propagation, and read-only if asked for.
-pub(super) fn finish(root: &Root, spec: &crate::zygote::message::RootSpec) -> Result<()> {
+pub(super) fn finish(root: &Root, spec: &RootSpec) -> Result<()> {
     if spec.propagation != 0 {
         let attributes = MountAttr { propagation: spec.propagation, ..MountAttr::default() };
         mount_setattr(&root.fd, &attributes, true).on("mount_setattr", "/ (propagation)")?;

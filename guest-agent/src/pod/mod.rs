@@ -1,5 +1,5 @@
-//! What the containers of the pod share: identity (`identity`), the wall clock (`clock`), devices in slots (`slots`) and volumes (`volumes`), with
-//! their limits (`quota`) and what they give back (`trim`).
+//! What the containers of the pod share: identity (`identity`), the wall clock (`clock`), user namespaces (`users`),
+//! devices in slots (`slots`) and volumes (`volumes`), with their limits (`quota`) and what they give back (`trim`).
 //! Single containers are `container`'s business.
 
 pub mod clock;
@@ -7,4 +7,5 @@ pub mod identity;
 mod quota;
 pub mod slots;
 mod trim;
+pub mod users;
 pub mod volumes;

@@ -18,6 +18,8 @@ pub enum Job {
     Exec = 2,
     /// PID 1 of the pod's shared pid namespace.
     Reaper = 3,
+    /// The first process of a user namespace, which ends when its maps are written.
+    UserNamespace = 4,
 }
 
 /// What a descriptor of a request is for.
@@ -42,12 +44,14 @@ pub enum Role {
     Stderr = 7,
     /// The detached mount that becomes an init's root.
     RootFs = 8,
-    /// pidfd of the process whose mount and cgroup namespaces an exec joins.
+    /// pidfd of the process whose mount, cgroup and time namespaces an exec joins.
     Target = 9,
     /// pidfd of the process whose pid namespace the new one joins.
     PidNamespace = 10,
     /// The detached mount for the next of an init's mounts that is not a kernel file system.
     Mount = 11,
+    /// The user namespace that the new process belongs to.
+    UserNamespace = 12,
 }
 
 /// Head of a request.
@@ -87,6 +91,9 @@ pub struct LaunchSpec {
     /// The container's system call filter.
     #[prost(message, optional, tag = "3")]
     pub seccomp: Option<v1::SeccompFilter>,
+    /// Only for an init: its own clocks.
+    #[prost(message, optional, tag = "4")]
+    pub clocks: Option<v1::ClockOffsets>,
 }
 
 /// A container's mount namespace.

@@ -4,17 +4,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use prost::Message as _;
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 
 use super::channel;
 use super::message::{Job, Role, SpawnHeader, SpawnReply};
-use crate::launch::{self, Descriptors};
-use crate::sys::{Cloned, clone3, exit_now};
-
-const CLONE_NEWNS: u64 = 0x0002_0000;
-const CLONE_NEWPID: u64 = 0x2000_0000;
-const CLONE_PARENT: u64 = 0x0000_8000;
+use crate::launch::{self, Crossing, Descriptors};
+use crate::sys::{CLONE_NEWNS, CLONE_NEWPID, CLONE_PARENT, Cloned, clone3, exit_now};
 
 /// Serves until PID 1 has gone.
 pub fn run(channel: OwnedFd) -> ! {
@@ -71,6 +68,9 @@ fn spawn(
         descriptors.put(Role::try_from(*role).unwrap_or(Role::Unspecified), fd);
     }
     let job = Job::try_from(header.job).unwrap_or(Job::Unspecified);
+    if job != Job::Exec && descriptors.user_namespace.is_some() {
+        return spawn_in_user_namespace(job, descriptors, header.new_pid_namespace, [channel, own_pid_namespace]);
+    }
     let mut flags = CLONE_PARENT;
     if job == Job::Init || job == Job::Reaper {
         flags |= CLONE_NEWNS;
@@ -105,6 +105,36 @@ fn spawn(
         Ok(Cloned::Child) => Err("unreachable: the child has returned".to_owned()),
         Err(errno) => Err(format!("clone3: {errno}")),
     }
+}
+
+/// Makes a first process, which makes the one that is wanted in its user namespace (`launch::users`).
+fn spawn_in_user_namespace(
+    job: Job,
+    mut descriptors: Descriptors,
+    new_pid_namespace: bool,
+    private: [&OwnedFd; 2],
+) -> Result<(i32, OwnedFd), String> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| format!("socketpair: {errno}"))?;
+    // SAFETY: the zygote never makes a thread.
+    let cloned = unsafe { clone3(CLONE_PARENT | CLONE_NEWNS, descriptors.cgroup.as_ref().map(AsRawFd::as_raw_fd)) };
+    if let Ok(Cloned::Child) = cloned {
+        private.into_iter().for_each(close);
+        drop(ours);
+        descriptors.crossing = Some(Crossing { zygote: theirs, new_pid_namespace });
+        launch::run(job, descriptors);
+    }
+    cloned.map_err(|errno| format!("clone3: {errno}"))?;
+    drop(theirs);
+    // Until it has answered or ended, which it soon does: it waits for nobody.
+    let (bytes, mut fds) = match channel::receive(&ours) {
+        Ok(Some(answer)) => answer,
+        Ok(None) => return Err("it has ended before it was in its user namespace".to_owned()),
+        Err(errno) => return Err(format!("recvmsg: {errno}")),
+    };
+    let reply = SpawnReply::decode(bytes.as_slice()).map_err(|error| format!("decode the answer: {error}"))?;
+    let pidfd = fds.pop().ok_or_else(|| "the answer has no pidfd".to_owned())?;
+    Ok((reply.pid, pidfd))
 }
 
 /// Closes a descriptor that we only borrow, in a child that will never return to its owner.

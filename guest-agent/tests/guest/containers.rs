@@ -261,10 +261,11 @@ async fn pid_modes(client: Client) {
     let mut node = container("node", shell("ps -o args | head -3"));
     node.pid_mode = PidMode::Node.into();
     assert!(client.run(node).await.stdout.contains("/init"));
-    let mut pod = container("pod", shell("true"));
-    pod.pid_mode = PidMode::Pod.into();
-    refused(client.create(pod).await, Code::FailedPrecondition, "share");
     client.remove("target").await;
+    let mut late = container("late", shell("true"));
+    late.pid_mode = PidMode::Target.into();
+    late.pid_target = "target".to_owned();
+    refused(client.create(late).await, Code::NotFound, "target");
 }
 
 async fn images(client: Client) {

@@ -1,9 +1,9 @@
 //! Cases of the pod: identity, devices, volumes, the end.
 
 use husk_agent_api::v1::{
-    CreateVolumeRequest, HelloRequest, ListProcessesRequest, MountScratchRequest, PidMode, PlugDeviceRequest,
-    RemoveVolumeRequest, ResumeRequest, ScratchDirectory, ShutdownRequest, Tmpfs, UnplugDeviceRequest, Version,
-    create_volume_request::Source,
+    CreateContainerRequest, CreateVolumeRequest, HelloRequest, ListProcessesRequest, MountScratchRequest, PidMode,
+    PlugDeviceRequest, RemoveVolumeRequest, ResumeRequest, ScratchDirectory, ShutdownRequest, Tmpfs,
+    UnplugDeviceRequest, Version, create_volume_request::Source,
 };
 use tonic::Code;
 
@@ -12,7 +12,7 @@ use crate::client::{Client, SLOTS, container, read_all, refused, shell};
 
 pub(crate) async fn cases(client: &Client, shared: bool) {
     case("another major version is refused", hello(client.clone())).await;
-    case("nothing happens before Resume, and Resume happens once", resume(client.clone(), shared)).await;
+    case("nothing happens before Resume, and Resume happens once", resume(client.clone())).await;
     case("devices are plugged at run time", plug(client.clone())).await;
     if shared {
         case("containers share one pid namespace with a reaper", shared_pids(client.clone())).await;
@@ -32,7 +32,7 @@ async fn hello(client: Client) {
     assert!(hello.memory_bytes > 100 << 20 && hello.listening_at_us >= hello.main_at_us, "{hello:?}");
 }
 
-async fn resume(client: Client, shared: bool) {
+async fn resume(client: Client) {
     let mut agent = client.agent;
     refused(agent.plug_device(PlugDeviceRequest { slot: 0 }).await, Code::FailedPrecondition, "Resume");
     let request = ResumeRequest {
@@ -42,7 +42,6 @@ async fn resume(client: Client, shared: bool) {
         hosts: b"127.0.0.1 localhost\n".to_vec(),
         resolv_conf: b"nameserver 10.0.0.1\n".to_vec(),
         sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())].into(),
-        share_process_namespace: shared,
         ..ResumeRequest::default()
     };
     let bad = ResumeRequest { sysctls: [("net/../../etc/x".to_owned(), "1".to_owned())].into(), ..request.clone() };
@@ -94,6 +93,10 @@ async fn volumes(client: Client) {
 }
 
 async fn shared_pids(client: Client) {
+    let container = |id: &str, process| {
+        let pid_mode = PidMode::Pod.into();
+        CreateContainerRequest { pid_mode, ..container(id, process) }
+    };
     let first = container("first", shell("sleep 1000"));
     client.create(first).await.unwrap();
     client.start("first").await.unwrap();

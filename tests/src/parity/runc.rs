@@ -1,6 +1,7 @@
 //! The reference.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,6 +42,11 @@ impl Runc {
     pub fn run(&self, case: &Case) -> Outcome {
         let _layer = Layer::new(&self.lower, &self.bundle);
         let config = spec::config(case);
+        if let Some(first) = config.pointer("/linux/uidMappings/0/hostID").and_then(Value::as_u64) {
+            // A root's owners are its engine's business.
+            let first = u32::try_from(first).expect("an id");
+            shift_owners(&self.bundle.join("rootfs"), first).expect("a root of ours");
+        }
         fs::write(self.bundle.join("config.json"), config.to_string()).expect("a file of ours");
         let outcome = match &case.exec {
             None => self.foreground(&["run", "--bundle", &self.bundle.to_string_lossy(), ID]),
@@ -77,6 +83,23 @@ impl Runc {
         let code = u32::try_from(output.code).unwrap_or(u32::MAX);
         Outcome { output: text, code: (!failed).then_some(code) }
     }
+}
+
+/// Adds `first` to the ids of every owner.
+fn shift_owners(path: &Path, first: u32) -> std::io::Result<()> {
+    let before = fs::symlink_metadata(path)?;
+    lchown(path, Some(before.uid().saturating_add(first)), Some(before.gid().saturating_add(first)))?;
+    if before.is_symlink() {
+        return Ok(());
+    }
+    // A change of owner takes set-id bits away.
+    fs::set_permissions(path, before.permissions())?;
+    if before.is_dir() {
+        for entry in fs::read_dir(path)? {
+            shift_owners(&entry?.path(), first)?;
+        }
+    }
+    Ok(())
 }
 
 /// A writable layer over the root file system, mounted as the bundle's `rootfs` and thrown away with what is in it.

@@ -59,6 +59,11 @@ fn system_calls_are_those_of_the_filter() {
 }
 
 #[test]
+fn a_user_namespace_has_ids_and_powers_of_its_own() {
+    compare("users", include_str!("users.yaml"));
+}
+
+#[test]
 fn processes_start_end_and_are_reaped() {
     compare("processes", include_str!("processes.yaml"));
 }

@@ -38,6 +38,9 @@ pub(crate) struct Args {
     user: Option<String>,
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
+    /// With all capabilities but two; the filter of system calls and what is hidden of /proc and /sys stay
+    #[arg(long)]
+    privileged: bool,
     container: String,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -106,6 +109,7 @@ fn process(engine: &Engine, found: &Found, args: &Args) -> anyhow::Result<oci_sp
         env: flags::env(&args.env, &args.env_file)?,
         workdir: args.workdir.clone(),
         terminal: args.tty,
+        privileged: args.privileged,
         user,
     };
     Ok(spec::exec_process(&found.container.name, first, inputs)?)

@@ -3,6 +3,7 @@
 //! A command parses its arguments, asks `pods`, `images` or a shim, and prints. It answers the exit code.
 
 mod check;
+mod debug;
 mod exec;
 mod images;
 mod inspect;
@@ -55,6 +56,7 @@ Exit codes of run and exec: the command's own; 125 husk failed, 126 the command 
 pub(crate) enum Command {
     Run(Box<run::Args>),
     Exec(exec::Args),
+    Debug(debug::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
@@ -98,6 +100,7 @@ async fn with_engine(command: Command, engine: Engine) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => return run::run(engine, *args).await,
         Command::Exec(args) => return exec::run(engine, args).await,
+        Command::Debug(args) => return debug::run(engine, args).await,
         Command::Supervise(args) => supervise::run(engine, args).await?,
         Command::Ps(args) => ps::run(engine, args).await?,
         Command::Logs(args) => logs::run(engine, args).await?,

@@ -10,7 +10,7 @@ use super::names::{DNS_RULE, is_dns_label, is_dns_subdomain};
 use super::objects::{Object, ObjectKind, Objects};
 use super::{health, limits, network, security, volumes};
 use crate::pods::ids;
-use crate::pods::plan::{ContainerPlan, ExitPolicy, Kind, PodPlan, PullPolicy, RestartPolicy, VolumePlan};
+use crate::pods::plan::{ContainerPlan, ExitPolicy, Kind, PodPlan, PullPolicy, RestartPolicy, UsersPlan, VolumePlan};
 use crate::terminal::signals;
 
 /// Grace between SIGTERM and SIGKILL when the manifest does not say, seconds: podman's, not Kubernetes' 30. Many a
@@ -153,12 +153,17 @@ fn containers(
             &path,
             problems,
         );
+        if spec.host_users == Some(false) {
+            plan.users = Some(UsersPlan::default());
+            // As kubelet mounts the volumes of such a pod: what is root's there is its root's.
+            plan.mounts.iter_mut().for_each(|mount| mount.options.id_mapped = true);
+        }
         plan.kind = kind;
         plan.restart = match kind {
             Kind::Sidecar => RestartPolicy::Always,
             // An init container that has succeeded is done under every policy.
             Kind::Init if policy == RestartPolicy::Always => RestartPolicy::OnFailure,
-            Kind::Init | Kind::App => policy,
+            Kind::Init | Kind::App | Kind::Ephemeral => policy,
         };
         plan.stop_timeout = match spec.termination_grace_period_seconds {
             None => GRACE_SECONDS,

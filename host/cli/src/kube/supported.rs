@@ -118,7 +118,7 @@ const SPEC: &[Field] = &[
     off("hostNetwork", NO_HOST_NAMESPACE),
     off("hostPID", NO_HOST_NAMESPACE),
     off("hostIPC", NO_HOST_NAMESPACE),
-    refuse("ephemeralContainers", "they are added to running pods; use `husk exec`"),
+    refuse("ephemeralContainers", "they are added to running pods; use `husk debug`"),
     refuse("activeDeadlineSeconds", "use `timeout` in the container's command"),
     refuse("nodeSelector", "there is one machine; remove it"),
     refuse("nodeName", "there is one machine; remove it"),
@@ -131,7 +131,7 @@ const SPEC: &[Field] = &[
     take("dnsPolicy", Shape::Text),
     take("dnsConfig", Shape::Object(DNS)),
     refuse("subdomain", "there is no cluster whose name server would know it; remove it"),
-    refuse("hostUsers", "user namespaces are not made yet; remove it"),
+    take("hostUsers", Shape::Flag),
     take("resources", Shape::Object(RESOURCES)),
 ];
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::network::plan::BandwidthPlan;
 use crate::pods::plan::{
-    Access, ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy, SeccompPlan, VolumeSource,
+    Access, ExitPolicy, Kind, Medium, MountSource, PullPolicy, RestartPolicy, SeccompPlan, UsersPlan, VolumeSource,
 };
 
 mod health;
@@ -28,6 +28,19 @@ fn pod(extra: &str, spec: &str) -> String {
         indent(spec, 2),
         indent(extra, 6)
     )
+}
+
+#[test]
+fn a_pod_with_users_of_its_own_has_id_mapped_volumes() {
+    let mounts = "volumeMounts:\n  - {name: data, mountPath: /data}";
+    let of = |users: &str| {
+        let text = pod(mounts, &format!("{users}volumes:\n  - {{name: data, emptyDir: {{}}}}"));
+        let plan = play(&text).remove(0).containers.remove(0);
+        (plan.users, plan.mounts[0].options.id_mapped)
+    };
+    assert_eq!(of("hostUsers: false\n"), (Some(UsersPlan::default()), true));
+    assert_eq!(of("hostUsers: true\n"), (None, false));
+    assert_eq!(of(""), (None, false));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod health;
 mod security;
 mod storage;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ pub(crate) use storage::{
     Access, DevicePlan, HostPath, HostPathKind, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource,
     Propagation, VolumePlan, VolumeSource,
 };
+pub(crate) use users::{IdRange, UsersPlan};
 
 /// A pod that is to be made.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +81,18 @@ pub(crate) enum Kind {
     Sidecar,
     #[default]
     App,
+    /// Added for a while to look at the others; the pod neither waits for it nor is judged by it.
+    Ephemeral,
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PidPlan {
+    /// Its own or, in a pod that shares them, the pod's.
+    #[default]
+    Own,
+    /// Those of the container whose task has this pid.
+    Task(u32),
 }
 
 /// When to ask a registry.
@@ -111,6 +125,9 @@ pub(crate) struct ContainerPlan {
     pub(crate) secret_words: BTreeSet<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) user: UserPlan,
+    pub(crate) pids: PidPlan,
+    /// Its user namespace; else the guest's own.
+    pub(crate) users: Option<UsersPlan>,
     pub(crate) mounts: Vec<MountPlan>,
     pub(crate) devices: Vec<DevicePlan>,
     pub(crate) limits: Limits,

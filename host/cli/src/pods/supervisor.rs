@@ -152,7 +152,9 @@ impl Supervisor {
     /// The containers in their order: each init container to its end, each sidecar until it has started, then all
     /// others at once.
     async fn start_all(self: &Arc<Self>, containers: &[ContainerRecord], running: &mut Kept) -> Started {
-        for container in containers.iter().filter(|c| c.kind != Kind::App) {
+        let (first, others): (Vec<_>, Vec<_>) =
+            containers.iter().cloned().partition(|c| matches!(c.kind, Kind::Init | Kind::Sidecar));
+        for container in &first {
             let started = match container.kind {
                 Kind::Init => self.run_init(container).await,
                 _ => self.start_kept(std::slice::from_ref(container), &mut running.sidecars).await,
@@ -165,8 +167,7 @@ impl Supervisor {
             record.phase = Phase::Running;
             record.started.get_or_insert_with(Timestamp::now);
         });
-        let apps: Vec<_> = containers.iter().filter(|c| c.kind == Kind::App).cloned().collect();
-        self.start_kept(&apps, &mut running.apps).await
+        self.start_kept(&others, &mut running.apps).await
     }
 
     /// An init container runs until it has succeeded, by the pod's policy again and again.
@@ -245,6 +246,7 @@ impl Supervisor {
     async fn end(&self, mine: &[ContainerRecord], message: Option<String>) -> anyhow::Result<()> {
         let Ok(record) = self.dir.record() else { return Ok(()) };
         let others = record.containers.iter().filter(|c| !mine.iter().any(|m| m.id == c.id));
+        let others = others.filter(|c| c.kind != Kind::Ephemeral);
         let in_use = others.clone().any(|c| c.state.is_active() || c.supervisor.is_some_and(|s| s.is_alive()));
         let over = self.is_over();
         if over || !in_use && record.exit_policy == ExitPolicy::Stop {
@@ -258,7 +260,8 @@ impl Supervisor {
     /// Some container cannot run at all: the pod, or only that container when the pod is others' too, goes.
     async fn give_up(&self, mine: &[ContainerRecord], message: &str) -> anyhow::Result<()> {
         let Ok(record) = self.dir.record() else { return Ok(()) };
-        let all = record.containers.iter().all(|c| mine.iter().any(|m| m.id == c.id));
+        let mut lasting = record.containers.iter().filter(|c| c.kind != Kind::Ephemeral);
+        let all = lasting.all(|c| mine.iter().any(|m| m.id == c.id));
         if all && record.started.is_none_or(|_| record.exit_policy == ExitPolicy::Stop) || self.is_over() {
             teardown::finish(&self.engine, &self.dir, Phase::Failed, Some(message.to_owned())).await?;
         }

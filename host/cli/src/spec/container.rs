@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
 use super::mounts::{self, Places};
-use super::{ImageFacts, SpecError, annotation, devices, process, resources, security};
-use crate::pods::plan::ContainerPlan;
+use super::{ImageFacts, SpecError, annotation, devices, process, resources, security, users};
+use crate::pods::plan::{ContainerPlan, PidPlan};
 
 /// Everything a container's spec is made of.
 #[derive(Clone, Copy)]
@@ -43,9 +43,10 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
     let mut linux = Linux::default();
     linux
         .set_devices((!nodes.is_empty()).then_some(nodes))
-        .set_namespaces(Some(namespaces()))
+        .set_namespaces(Some(namespaces(plan)))
         .set_resources(Some(limits));
     security::apply(&mut linux, plan, &bounding)?;
+    users::apply(&mut linux, plan.users.as_ref());
     let mut spec = Spec::default();
     spec.set_version("1.2.0".to_owned())
         .set_root(Some(root))
@@ -61,12 +62,17 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
 
 /// Its own mounts, processes and cgroups; the shim gives it the pod's network, IPC and host name. In a pod that shares
 /// its processes, "its own" pid namespace is the pod's.
-fn namespaces() -> Vec<LinuxNamespace> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
-    let namespaces = [Pid, Network, Ipc, Uts, Mount, Cgroup].map(|typ| {
+fn namespaces(plan: &ContainerPlan) -> Vec<LinuxNamespace> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    let own = [Pid, Network, Ipc, Uts, Mount, Cgroup];
+    let namespaces = own.into_iter().chain(plan.users.is_some().then_some(User)).map(|typ| {
+        let path = match (typ, plan.pids) {
+            (Pid, PidPlan::Task(pid)) => Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))),
+            _ => None,
+        };
         let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(typ).set_path(None);
+        namespace.set_typ(typ).set_path(path);
         namespace
     });
-    namespaces.to_vec()
+    namespaces.collect()
 }

@@ -12,6 +12,7 @@ mod process;
 pub(crate) mod resources;
 mod sandbox;
 mod security;
+mod users;
 
 use thiserror::Error;
 
@@ -19,6 +20,7 @@ pub(crate) use container::{ContainerInputs, container};
 pub(crate) use mounts::Places;
 pub(crate) use process::{ExecInputs, ImageFacts, exec_process};
 pub(crate) use sandbox::sandbox;
+pub(crate) use users::users_of;
 
 /// Annotations by which the shim knows what a bundle is: containerd's own names, and Husk's.
 mod annotation {

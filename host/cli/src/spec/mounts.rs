@@ -57,15 +57,26 @@ pub(super) fn all(plan: &ContainerPlan, places: Places<'_>) -> Result<Vec<Mount>
         })
         .collect();
     for wanted in wanted {
-        let mount = of_plan(wanted, places);
-        mounts.push(mount.ok_or_else(|| SpecError::Mount {
+        let mut mount = of_plan(wanted, places).ok_or_else(|| SpecError::Mount {
             container: plan.name.clone(),
             destination: wanted.destination.clone(),
-        })?);
+        })?;
+        if is_id_mapped(plan, wanted) {
+            let mut options = mount.options().clone().unwrap_or_default();
+            options.push("idmap".to_owned());
+            mount.set_options(Some(options));
+        }
+        mounts.push(mount);
     }
     // Stable, so that mounts of equal depth keep their order.
     mounts.sort_by_key(|m| depth(m.destination()));
     Ok(mounts)
+}
+
+/// What is the pod's own shows the container's ids. What is the host's shows them when that was asked for.
+fn is_id_mapped(plan: &ContainerPlan, mount: &MountPlan) -> bool {
+    let own = matches!(mount.source, MountSource::NamedVolume { .. } | MountSource::Image(_));
+    mount.options.id_mapped || own && plan.users.is_some()
 }
 
 /// `None` when the volume or image is not among the places.

@@ -65,6 +65,8 @@ pub(crate) struct ExecInputs {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
     pub(crate) terminal: bool,
+    /// With every capability that `--privileged` gives a container.
+    pub(crate) privileged: bool,
     /// `Some` when another user than the container's was asked for.
     pub(crate) user: Option<(u32, u32, Vec<u32>, String)>,
 }
@@ -92,6 +94,10 @@ pub(crate) fn exec_process(container: &str, first: &Process, inputs: ExecInputs)
         let capabilities = capabilities::sets(&CapabilityPlan::default(), false, uid).ok();
         process.set_capabilities(bounded(capabilities, first));
         set("HOME", &home);
+    }
+    if inputs.privileged {
+        let uid = process.user().uid();
+        process.set_capabilities(capabilities::sets(&CapabilityPlan::default(), true, uid).ok());
     }
     for (name, value) in &inputs.env {
         set(name, value);

@@ -142,7 +142,7 @@ fn effective(containers: &[ContainerPlan], need: impl Fn(&ContainerPlan) -> u64)
     for container in containers {
         match container.kind {
             Kind::Init => peak = peak.max(running.saturating_add(need(container))),
-            Kind::Sidecar | Kind::App => running = running.saturating_add(need(container)),
+            Kind::Sidecar | Kind::App | Kind::Ephemeral => running = running.saturating_add(need(container)),
         }
     }
     peak.max(running)

@@ -8,7 +8,8 @@ use super::*;
 use crate::pods::atomic_writer::Payload;
 use crate::pods::plan::{
     Access, ContainerPlan, Exposure, HostPath, HostPathKind, ImageSource, Limits, Medium, MountFlag, MountOptions,
-    MountPlan, MountSource, PodPlan, Propagation, PullPolicy, Rlimit, UserPlan, VolumePlan, VolumeSource,
+    MountPlan, MountSource, PidPlan, PodPlan, Propagation, PullPolicy, Rlimit, UserPlan, UsersPlan, VolumePlan,
+    VolumeSource,
 };
 
 fn image() -> ImageFacts {
@@ -234,6 +235,32 @@ fn the_sandbox_says_how_large_the_vm_must_be() {
     assert_eq!(annotations["dev.husk.shm-size"], "1048576");
     assert_eq!(spec["hostname"], "foo");
     assert!(spec.get("process").is_none());
+}
+
+#[test]
+fn users_and_processes_may_be_others() {
+    let users = Some(UsersPlan::default());
+    let spec = build(&ContainerPlan { users: users.clone(), pids: PidPlan::Task(77), ..plan() }, &image()).unwrap();
+    assert_eq!(users_of(&spec), users);
+    let json = serde_json::to_value(spec).unwrap();
+    let namespaces = json["linux"]["namespaces"].as_array().unwrap();
+    assert!(namespaces.contains(&json!({"type": "pid", "path": "/proc/77/ns/pid"})), "{namespaces:?}");
+    assert!(namespaces.contains(&json!({"type": "user"})));
+    assert_eq!(json["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 65536, "size": 65536}]));
+    assert_eq!(users_of(&build(&plan(), &image()).unwrap()), None);
+}
+
+#[test]
+fn a_privileged_exec_has_more_capabilities_than_its_container() {
+    let first = build(&plan(), &image()).unwrap().process().clone().unwrap();
+    let inputs = ExecInputs { args: vec!["id".into()], privileged: true, ..ExecInputs::default() };
+    let process = exec_process("app", &first, inputs).unwrap();
+    let json = serde_json::to_value(process).unwrap();
+    let effective = json["capabilities"]["effective"].as_array().unwrap();
+    assert!(
+        effective.contains(&json!("CAP_SYS_ADMIN")) && !effective.contains(&json!("CAP_SYS_RAWIO")),
+        "{effective:?}"
+    );
 }
 
 #[test]

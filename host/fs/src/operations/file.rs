@@ -220,7 +220,7 @@ impl Server {
 }
 
 /// Requests without a flag for it leave the clearing of set-id bits to us as well (HANDLE_KILLPRIV_V2): for everybody
-/// but root, as no request tells capabilities.
+/// but root, as no request tells capabilities; and for root, too, where requests tell no ids (ALLOW_IDMAP).
 fn drop_set_id_for(request: &Request<'_>, file: &OwnedFd) -> Result<()> {
     if request.header.uid == 0 { Ok(()) } else { drop_set_id(file) }
 }

@@ -8,7 +8,7 @@ use crate::wire::{Body, Fields, ROOT};
 
 const MAJOR: u32 = 7;
 /// What we speak; an older client than Linux 5.12 (which brought HANDLE_KILLPRIV_V2) is refused.
-const MINOR: u32 = 39;
+const MINOR: u32 = 41;
 const MINOR_LEAST: u32 = 33;
 
 // Flags of INIT.
@@ -24,6 +24,11 @@ const MAX_PAGES: u32 = 1 << 22;
 /// We clear set-user-id bits when told that a writer may not keep them, so that the client need not ask for the
 /// `security.capability` attribute before every write.
 const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
+/// There are 32 more flags.
+const INIT_EXT: u32 = 1 << 30;
+/// Of those: mounts may map ids, since the client checks permissions and we look at the ids of a request only to give
+/// away what it makes. Other requests then have no ids.
+const ALLOW_IDMAP: u32 = 1 << 8;
 
 const OFFERED: u32 = ASYNC_READ
     | ATOMIC_O_TRUNC
@@ -34,7 +39,8 @@ const OFFERED: u32 = ASYNC_READ
     | ASYNC_DIO
     | PARALLEL_DIROPS
     | MAX_PAGES
-    | HANDLE_KILLPRIV_V2;
+    | HANDLE_KILLPRIV_V2
+    | INIT_EXT;
 
 /// Requests that the client may have in work without waiting; the kernel's own default is 12.
 const BACKGROUND: u16 = 64;
@@ -47,6 +53,7 @@ impl Server {
     pub(super) fn init(&self, request: &Request<'_>) -> Result<Vec<u8>> {
         let mut fields = Fields::new(request.body);
         let (major, minor, readahead, flags) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
+        let more = if flags & INIT_EXT == 0 { 0 } else { fields.u32()? };
         if major < MAJOR || (major == MAJOR && minor < MINOR_LEAST) {
             return Err(Errno::PROTO);
         }
@@ -58,8 +65,8 @@ impl Server {
         // A client with a newer major number sees ours, and asks again with it.
         let body = Body::new().u32(MAJOR).u32(MINOR).u32(readahead).u32(flags & OFFERED).u16(BACKGROUND);
         let pages = u16::try_from(MAX_WRITE / PAGE).unwrap_or(1);
-        let body = body.u16(CONGESTION).u32(MAX_WRITE).u32(1).u16(pages).u16(0).u32(0).u32(0).zeroes(24);
-        Ok(body.into_bytes())
+        let body = body.u16(CONGESTION).u32(MAX_WRITE).u32(1).u16(pages).u16(0).u32(more & ALLOW_IDMAP).u32(0);
+        Ok(body.zeroes(24).into_bytes())
     }
 
     pub(super) fn statfs(&self, request: &Request<'_>) -> Result<Vec<u8>> {

@@ -14,7 +14,9 @@ use crate::agent::{ProcessStreams, StdioWanted, Tokens, attach};
 use crate::devices::Access;
 use crate::error::CreateError;
 use crate::host::limits::HostLimits;
-use crate::spec::{self, BlockDevice, ContainerPlan, MountSource, PlannedDevice, PlannedMount, SpecError};
+use crate::spec::{
+    self, BlockDevice, ContainerPlan, MountSource, PidNamespace, PlannedDevice, PlannedMount, SpecError,
+};
 use crate::text;
 
 /// A read-only EROFS image of a container's root file system.
@@ -111,6 +113,8 @@ impl Pod {
         stdio: StdioWanted,
         holdings: &mut Holdings,
     ) -> Result<(u32, ProcessStreams), CreateError> {
+        let (pid_mode, pid_target) =
+            self.pid_mode(plan.pids).map_err(|source| CreateError::Spec { id: id.into(), source })?;
         let lower_slots = self.plug_rootfs(id, rootfs, holdings).await?;
         let mounts = self.provide_mounts(id, plan.mounts, holdings).await?;
         let devices = self.provide_devices(id, plan.devices, holdings).await?;
@@ -123,13 +127,15 @@ impl Pod {
             devices,
             process: Some(v1::Process { stdio: Some(tokens.message()), ..plan.process }),
             resources: Some(resources),
-            pid_mode: plan.pid_mode.into(),
+            pid_mode: pid_mode.into(),
+            pid_target,
+            user_namespace: plan.user_namespace,
+            clocks: plan.clocks,
             seccomp: plan.seccomp,
             all_devices: plan.all_devices,
             masked_paths: plan.masked_paths,
             readonly_paths: plan.readonly_paths,
             root_propagation: plan.root_propagation.into(),
-            pid_target: String::new(),
         };
         let result = match self.agent.create_container(request).await {
             Ok(pid) => attach(self.agent.socket(), tokens, self.deadlines.stream)
@@ -145,6 +151,22 @@ impl Pod {
             }
         }
         result
+    }
+
+    /// The process namespace in the agent's words, and the container whose it is.
+    fn pid_mode(&self, wanted: PidNamespace) -> Result<(v1::PidMode, String), SpecError> {
+        Ok(match wanted {
+            PidNamespace::Own => (v1::PidMode::Container, String::new()),
+            PidNamespace::Pod => (v1::PidMode::Pod, String::new()),
+            PidNamespace::Node => (v1::PidMode::Node, String::new()),
+            // Containers are numbered by the guest and the pod's task by the host. Where the two meet, it is the
+            // container: who shares the pod's namespace is in it, too.
+            PidNamespace::Task(number) => match self.table.container_of(number) {
+                Some(target) => (v1::PidMode::Target, target),
+                None if number == self.vmm_pid() => (v1::PidMode::Pod, String::new()),
+                None => return Err(spec::no_such_task(number)),
+            },
+        })
     }
 
     async fn plug_rootfs(
@@ -219,7 +241,8 @@ impl Pod {
                     v1::mount::Kind::Volume(v1::VolumeMount { name, sub_path: String::new() })
                 }
             };
-            mounts.push(v1::Mount { destination: mount.destination, flags: mount.flags, kind: Some(kind) });
+            let (destination, flags, id_maps) = (mount.destination, mount.flags, mount.id_maps);
+            mounts.push(v1::Mount { destination, flags, kind: Some(kind), id_maps });
         }
         Ok(mounts)
     }

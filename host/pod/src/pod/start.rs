@@ -314,7 +314,6 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
         resolv_conf: plan.resolv_conf.into_bytes(),
         sysctls: plan.sysctls,
         resources: Some(plan.resources),
-        share_process_namespace: plan.share_pids,
         shm_bytes: plan.shm_bytes,
     })
 }

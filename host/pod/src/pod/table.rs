@@ -262,6 +262,14 @@ impl Table {
         let _ = self.events.send(PodEvent::VmEnded(Arc::clone(end)));
     }
 
+    /// The container whose init has this pid in the guest and has not ended.
+    pub(super) fn container_of(&self, pid: u32) -> Option<String> {
+        let containers = self.lock();
+        let live = |container: &Container| matches!(container.state, ContainerState::Created | ContainerState::Running);
+        let mut found = containers.iter().filter(|(_, container)| container.init.pid == Some(pid) && live(container));
+        found.next().map(|(id, _)| id.clone())
+    }
+
     pub(super) fn list(&self) -> Vec<ContainerStatus> {
         self.lock()
             .iter()
@@ -380,6 +388,14 @@ mod tests {
         table.cancel_removal("a", holdings);
         assert!(table.begin_removal("a").unwrap().is_some());
         assert!(table.begin_removal("none").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_pid_names_a_container_until_it_ends() {
+        let table = running("a");
+        assert_eq!((table.container_of(7), table.container_of(8)), (Some("a".to_owned()), None));
+        table.receive(exit("a", None, 0));
+        assert_eq!(table.container_of(7), None);
     }
 
     #[test]

@@ -5,7 +5,10 @@ use oci_spec::runtime::Spec;
 
 use super::devices::PlannedDevice;
 use super::mounts::{PlannedMount, mounts};
-use super::{Limits, SpecError, container_path, devices, linux, namespaces, process, resources, seccomp};
+use super::namespaces::PidNamespace;
+use super::{
+    Limits, SpecError, clocks, container_path, devices, linux, namespaces, process, resources, seccomp, users,
+};
 
 /// A container as the agent will be asked for it, but for what needs devices and tokens.
 #[derive(Clone, Debug)]
@@ -14,7 +17,9 @@ pub(crate) struct ContainerPlan {
     pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) devices: Vec<PlannedDevice>,
     pub(crate) limits: Limits,
-    pub(crate) pid_mode: v1::PidMode,
+    pub(crate) pids: PidNamespace,
+    pub(crate) user_namespace: Option<v1::IdMaps>,
+    pub(crate) clocks: Option<v1::ClockOffsets>,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) root_propagation: v1::Propagation,
@@ -46,14 +51,17 @@ pub(crate) fn container(spec: &Spec, pod: PodTraits) -> Result<ContainerPlan, Sp
     };
     let devices = linux.devices().as_deref().unwrap_or_default();
     let blocks = devices::block_numbers(devices);
+    let user_namespace = users::user_namespace(linux)?;
     let limits = linux.resources().as_ref();
     let rules = limits.and_then(|limits| limits.devices().as_deref()).unwrap_or_default();
     Ok(ContainerPlan {
         process,
-        mounts: mounts(spec.mounts().as_deref().unwrap_or_default())?,
+        mounts: mounts(spec.mounts().as_deref().unwrap_or_default(), user_namespace.as_ref())?,
+        user_namespace,
+        clocks: clocks::clocks(linux)?,
         devices: devices::nodes(devices, rules)?,
         limits: limits.map(|limits| resources::resources(limits, &blocks)).transpose()?.unwrap_or_default(),
-        pid_mode: namespaces::pid_mode(linux.namespaces().as_deref().unwrap_or_default(), pod.shares_pids)?,
+        pids: namespaces::pid(linux.namespaces().as_deref().unwrap_or_default(), pod.shares_pids)?,
         masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
         root_propagation: propagation(linux.rootfs_propagation().as_deref())?,
@@ -94,7 +102,7 @@ mod tests {
         let plan = with("/linux/maskedPaths", json!(["/proc/kcore"])).unwrap();
         assert_eq!(plan.masked_paths, ["/proc/kcore"]);
         assert_eq!(plan.mounts.len(), 1);
-        assert_eq!(plan.pid_mode, v1::PidMode::Container);
+        assert_eq!(plan.pids, PidNamespace::Own);
         assert_eq!(plan.root_propagation, v1::Propagation::Private);
         assert!(!plan.root_read_only);
     }

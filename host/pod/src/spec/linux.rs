@@ -38,14 +38,10 @@ fn hooks(spec: &Spec) -> Result<(), SpecError> {
 }
 
 fn refuse_linux(linux: &Linux) -> Result<(), SpecError> {
-    const LATER: &str = "user namespaces are not made in the guest yet";
-    refuse_members("linux.uidMappings", linux.uid_mappings().as_ref(), LATER)?;
-    refuse_members("linux.gidMappings", linux.gid_mappings().as_ref(), LATER)?;
     refuse_text("linux.mountLabel", linux.mount_label().as_ref(), "the guest kernel has no SELinux")?;
     refuse_some("linux.intelRdt", linux.intel_rdt().as_ref(), "the VM has no cache allocation of its own")?;
     refuse_some("linux.memoryPolicy", linux.memory_policy().as_ref(), "the guest has one memory node")?;
     refuse_some("linux.personality", linux.personality().as_ref(), "execution domains are not set in the guest")?;
-    refuse_members("linux.timeOffsets", linux.time_offsets().as_ref(), "the guest has one clock")?;
     refuse_members("linux.netDevices", linux.net_devices().as_ref(), "devices of the node do not exist in the VM")
 }
 
@@ -66,8 +62,6 @@ mod tests {
             ("/linux/mountLabel", json!("system_u"), "linux.mountLabel"),
             ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
             ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),
-            ("/linux/uidMappings", json!([{"hostID": 1, "containerID": 0, "size": 1}]), "linux.uidMappings"),
-            ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets"),
             ("/linux/netDevices", json!({"eth9": {"name": "eth0"}}), "linux.netDevices"),
         ] {
             let error = refuse(&testing::with(pointer, value)).unwrap_err();
@@ -78,12 +72,9 @@ mod tests {
 
     #[test]
     fn empty_values_mean_nothing() {
-        for (pointer, value) in [
-            ("/hooks", json!({"poststop": []})),
-            ("/domainname", json!("")),
-            ("/linux/uidMappings", json!([])),
-            ("/linux/mountLabel", json!("")),
-        ] {
+        for (pointer, value) in
+            [("/hooks", json!({"poststop": []})), ("/domainname", json!("")), ("/linux/mountLabel", json!(""))]
+        {
             refuse(&testing::with(pointer, value)).unwrap();
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! On the host a container is always an OCI spec. Everything that it can ask for is either translated here or refused
 //! with the field's name: nothing is dropped. One file per concern: [`process`], [`capabilities`], [`mounts`],
-//! [`namespaces`], [`devices`], [`resources`], [`seccomp`], [`linux`] (what is refused as a whole) and [`sandbox`] (the pod's own
+//! [`namespaces`], [`users`], [`clocks`], [`devices`], [`resources`], [`seccomp`], [`linux`] (what is refused as a whole) and [`sandbox`] (the pod's own
 //! part). This module knows no VM and does no I/O.
 
 mod capabilities;
+mod clocks;
 mod container;
 mod devices;
 mod linux;
@@ -17,10 +18,12 @@ mod sandbox;
 mod seccomp;
 #[cfg(test)]
 pub(crate) mod testing;
+mod users;
 
 pub(crate) use container::{ContainerPlan, PodTraits, container};
 pub(crate) use devices::{BlockDevice, PlannedDevice};
 pub(crate) use mounts::{DiskFs, HostTree, Medium, MountSource, PlannedMount, VolumeWanted};
+pub(crate) use namespaces::{PidNamespace, no_such_task};
 pub(crate) use process::process;
 pub(crate) use resources::{Limits, resources};
 pub use sandbox::{GUEST_OVERHEAD, VmSize};

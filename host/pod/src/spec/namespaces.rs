@@ -1,17 +1,30 @@
 //! `linux.namespaces`: which namespaces a container shares with its pod.
 //!
 //! The guest is the pod: the agent holds its network, IPC and UTS namespaces, so for these a container has no choice.
-//! For processes it has, as CRI names the modes: its own (CONTAINER), the pod's (POD), the whole guest's (NODE).
+//! For processes it has, as CRI names the modes: its own (CONTAINER), the pod's (POD), another container's (TARGET), the
+//! whole guest's (NODE). The pod's and another container's are named as containerd names them, by the path
+//! `/proc/PID/ns/pid` with the number that the pod's or the container's task was reported by.
 
 use std::path::{Path, PathBuf};
 
-use husk_agent_api::v1;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
 use super::SpecError;
 
 /// Where the container's processes are numbered.
-pub(crate) fn pid_mode(namespaces: &[LinuxNamespace], pod_shares_pids: bool) -> Result<v1::PidMode, SpecError> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PidNamespace {
+    /// In a new namespace.
+    Own,
+    /// In the one that the pod's containers share.
+    Pod,
+    /// In that of the task with this number: the pod's own task or a container's.
+    Task(u32),
+    /// As the guest numbers them.
+    Node,
+}
+
+pub(crate) fn pid(namespaces: &[LinuxNamespace], pod_shares_pids: bool) -> Result<PidNamespace, SpecError> {
     for required in [LinuxNamespaceType::Mount, LinuxNamespaceType::Cgroup] {
         match find(namespaces, required)? {
             Some(namespace) if path(namespace).is_some() => {
@@ -28,23 +41,32 @@ pub(crate) fn pid_mode(namespaces: &[LinuxNamespace], pod_shares_pids: bool) -> 
     // New, joined or the node's: all mean the pod's, for the guest has only these.
     find(namespaces, LinuxNamespaceType::Ipc)?;
     find(namespaces, LinuxNamespaceType::Uts)?;
-    if find(namespaces, LinuxNamespaceType::User)?.is_some() {
-        let why = "user namespaces are not made in the guest yet; remove it (hostUsers: true)";
-        return Err(SpecError::unsupported(field(LinuxNamespaceType::User), "(set)", why));
-    }
-    if find(namespaces, LinuxNamespaceType::Time)?.is_some() {
-        return Err(SpecError::unsupported(field(LinuxNamespaceType::Time), "(set)", "the guest has one clock"));
-    }
     match find(namespaces, LinuxNamespaceType::Pid)? {
-        None => Ok(v1::PidMode::Node),
-        Some(namespace) if path(namespace).is_some() && !pod_shares_pids => {
-            let why = "only the pod's shared process namespace can be joined, and this pod does not share one \
-                       (annotation dev.husk.share-process-namespace on the sandbox)";
-            Err(SpecError::unsupported(field(LinuxNamespaceType::Pid), shown_path(namespace), why))
+        None if find(namespaces, LinuxNamespaceType::User)?.is_some() => {
+            let why = "the root of a user namespace may not show the guest's processes; give it a namespace of its own, \
+                       or leave the user namespace away";
+            Err(SpecError::unsupported(field(LinuxNamespaceType::Pid), "(absent)", why))
         }
-        Some(_) if pod_shares_pids => Ok(v1::PidMode::Pod),
-        Some(_) => Ok(v1::PidMode::Container),
+        None => Ok(PidNamespace::Node),
+        Some(_) if pod_shares_pids => Ok(PidNamespace::Pod),
+        Some(namespace) => path(namespace).map_or(Ok(PidNamespace::Own), |path| task(path).map(PidNamespace::Task)),
     }
+}
+
+/// The number in `/proc/PID/ns/pid`.
+fn task(path: &Path) -> Result<u32, SpecError> {
+    let number = path.to_str().and_then(|text| text.strip_prefix("/proc/")?.strip_suffix("/ns/pid")?.parse().ok());
+    number.ok_or_else(|| {
+        let why = "a process namespace is joined by /proc/PID/ns/pid, where PID is the task of the pod or of one of \
+                   its containers";
+        SpecError::unsupported(field(LinuxNamespaceType::Pid), path.display().to_string(), why)
+    })
+}
+
+/// No container of the pod has a process of that number.
+pub(crate) fn no_such_task(number: u32) -> SpecError {
+    let why = "it is neither the pod's task nor that of a running container of the pod";
+    SpecError::invalid(field(LinuxNamespaceType::Pid), format!("/proc/{number}/ns/pid"), why)
 }
 
 /// The sandbox's own list: nothing of the node may be shared with the VM.
@@ -52,10 +74,6 @@ pub(crate) fn check_sandbox(namespaces: &[LinuxNamespace]) -> Result<(), SpecErr
     if find(namespaces, LinuxNamespaceType::Network)?.is_none() {
         let why = "the node's network cannot be shared with a VM (hostNetwork); remove hostNetwork from the pod";
         return Err(SpecError::unsupported(field(LinuxNamespaceType::Network), "(absent)", why));
-    }
-    if find(namespaces, LinuxNamespaceType::User)?.is_some() {
-        let why = "user namespaces are not made in the guest yet; remove it (hostUsers: true)";
-        return Err(SpecError::unsupported(field(LinuxNamespaceType::User), "(set)", why));
     }
     Ok(())
 }
@@ -66,7 +84,10 @@ pub(crate) fn network_path(namespaces: &[LinuxNamespace]) -> Option<PathBuf> {
     path(network).map(Path::to_owned)
 }
 
-fn find(namespaces: &[LinuxNamespace], wanted: LinuxNamespaceType) -> Result<Option<&LinuxNamespace>, SpecError> {
+pub(super) fn find(
+    namespaces: &[LinuxNamespace],
+    wanted: LinuxNamespaceType,
+) -> Result<Option<&LinuxNamespace>, SpecError> {
     let mut matching = namespaces.iter().filter(|namespace| namespace.typ() == wanted);
     let first = matching.next();
     if matching.next().is_some() {
@@ -75,15 +96,15 @@ fn find(namespaces: &[LinuxNamespace], wanted: LinuxNamespaceType) -> Result<Opt
     Ok(first)
 }
 
-fn path(namespace: &LinuxNamespace) -> Option<&Path> {
+pub(super) fn path(namespace: &LinuxNamespace) -> Option<&Path> {
     namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
-fn shown_path(namespace: &LinuxNamespace) -> String {
+pub(super) fn shown_path(namespace: &LinuxNamespace) -> String {
     path(namespace).map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-fn field(kind: LinuxNamespaceType) -> String {
+pub(super) fn field(kind: LinuxNamespaceType) -> String {
     let name = match kind {
         LinuxNamespaceType::Mount => "mount",
         LinuxNamespaceType::Cgroup => "cgroup",
@@ -103,8 +124,8 @@ mod tests {
 
     use super::*;
 
-    fn parse(pod_shares_pids: bool, list: Value) -> Result<v1::PidMode, SpecError> {
-        pid_mode(&serde_json::from_value::<Vec<LinuxNamespace>>(list).unwrap(), pod_shares_pids)
+    fn parse(pod_shares_pids: bool, list: Value) -> Result<PidNamespace, SpecError> {
+        pid(&serde_json::from_value::<Vec<LinuxNamespace>>(list).unwrap(), pod_shares_pids)
     }
 
     fn list(extra: &[Value]) -> Value {
@@ -123,17 +144,20 @@ mod tests {
     fn the_pid_modes_of_cri_are_understood() {
         let new = [json!({"type": "pid"})];
         let joined = [json!({"type": "pid", "path": "/proc/7/ns/pid"})];
-        assert_eq!(parse(false, list(&new)).unwrap(), v1::PidMode::Container);
-        assert_eq!(parse(true, list(&new)).unwrap(), v1::PidMode::Pod);
-        assert_eq!(parse(true, list(&joined)).unwrap(), v1::PidMode::Pod);
-        assert_eq!(parse(false, list(&[])).unwrap(), v1::PidMode::Node);
+        assert_eq!(parse(false, list(&new)).unwrap(), PidNamespace::Own);
+        assert_eq!(parse(true, list(&new)).unwrap(), PidNamespace::Pod);
+        assert_eq!(parse(true, list(&joined)).unwrap(), PidNamespace::Pod);
+        assert_eq!(parse(false, list(&joined)).unwrap(), PidNamespace::Task(7));
+        assert_eq!(parse(false, list(&[])).unwrap(), PidNamespace::Node);
+        assert!(parse(false, list(&[json!({"type": "user"})])).is_err());
     }
 
     #[test]
-    fn joining_a_pid_namespace_needs_a_pod_that_shares_one() {
-        let error = parse(false, list(&[json!({"type": "pid", "path": "/proc/7/ns/pid"})])).unwrap_err();
-        assert_eq!(error.field(), "linux.namespaces[pid]");
-        assert!(error.to_string().contains("share-process-namespace"), "{error}");
+    fn a_pid_namespace_is_joined_by_the_number_of_a_task() {
+        for bad in ["/proc/self/ns/pid", "/proc/-7/ns/pid", "/proc/7/ns/net", "/var/run/pidns/x", "/proc//ns/pid"] {
+            let error = parse(false, list(&[json!({"type": "pid", "path": bad})])).unwrap_err();
+            assert_eq!(error.field(), "linux.namespaces[pid]");
+        }
     }
 
     #[test]
@@ -152,14 +176,6 @@ mod tests {
         let error = parse(false, json!([{"type": "mount"}, {"type": "cgroup"}])).unwrap_err();
         assert!(error.to_string().contains("hostNetwork"), "{error}");
         assert!(check_sandbox(&[]).is_err());
-    }
-
-    #[test]
-    fn user_and_time_namespaces_are_refused() {
-        for kind in ["user", "time"] {
-            let error = parse(false, list(&[json!({"type": kind})])).unwrap_err();
-            assert_eq!(error.field(), format!("linux.namespaces[{kind}]"));
-        }
     }
 
     #[test]

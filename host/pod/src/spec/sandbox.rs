@@ -12,7 +12,7 @@ use oci_spec::runtime::Spec;
 use crate::host::VMM_OVERHEAD;
 use crate::host::limits::HostLimits;
 
-use super::{Limits, SpecError, devices, linux, namespaces, refuse_some, resources};
+use super::{Limits, SpecError, clocks, devices, linux, namespaces, refuse_some, resources, users};
 
 /// Guest memory of a pod whose containers have no memory limit, in bytes.
 const DEFAULT_MEMORY: u64 = 512 * MIB;
@@ -80,6 +80,9 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: 
     let spec_linux = spec.linux().as_ref();
     if let Some(linux) = spec_linux {
         namespaces::check_sandbox(linux.namespaces().as_deref().unwrap_or_default())?;
+        // The containers say for themselves which they are in.
+        users::user_namespace(linux)?;
+        clocks::clocks(linux)?;
     }
     let netns =
         spec_linux.and_then(|linux| namespaces::network_path(linux.namespaces().as_deref().unwrap_or_default()));

@@ -30,12 +30,13 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<()> {
 
 /// Kubernetes' conditions of a pod.
 fn conditions(pod: &PodRecord) -> Vec<Value> {
-    let initialized = pod.containers.iter().filter(|c| c.kind != Kind::App).all(|c| match c.kind {
-        Kind::Init => c.state.exit_code == Some(0),
-        _ => c.state.started.is_some(),
-    });
+    let initialized =
+        pod.containers.iter().filter(|c| matches!(c.kind, Kind::Init | Kind::Sidecar)).all(|c| match c.kind {
+            Kind::Init => c.state.exit_code == Some(0),
+            _ => c.state.started.is_some(),
+        });
     let ready = pod.phase == Phase::Running
-        && pod.containers.iter().filter(|c| c.kind != Kind::Init).all(ContainerRecord::is_ready);
+        && pod.containers.iter().filter(|c| matches!(c.kind, Kind::Sidecar | Kind::App)).all(ContainerRecord::is_ready);
     [("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)]
         .map(|(kind, holds)| json!({ "Type": kind, "Status": if holds { "True" } else { "False" } }))
         .to_vec()

@@ -6,6 +6,13 @@ use anyhow::{Context as _, ensure};
 
 use crate::pods::plan::Rlimit;
 
+/// Most processes and threads of a container unless it is told otherwise, as in podman.
+pub(crate) const PIDS_LIMIT: i64 = 2048;
+/// Seconds between stop signal and SIGKILL unless it is told otherwise.
+pub(crate) const STOP_SECONDS: u64 = 10;
+/// For messages about names that [`is_name`] refuses.
+pub(crate) const NAME_RULE: &str = "use at most 63 letters, digits, _ . and -, beginning with a letter or digit";
+
 /// A cgroup of the host that holds pods' own.
 pub(crate) fn cgroup_parent(text: &str) -> Result<String, String> {
     let climbs = text.split('/').any(|part| part == "..");

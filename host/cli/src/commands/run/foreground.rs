@@ -1,4 +1,4 @@
-//! `husk run` without -d: this process is the container's supervisor.
+//! A container whose supervisor is this process: that of `husk run` without -d, and that of `husk debug`.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::terminal::attach::{self, Process};
 use crate::terminal::signals::Forwarded;
 
 /// A container on disk that does not run yet.
-struct Ready {
+pub(in crate::commands) struct Ready {
     dir: PodDir,
     pod: String,
     container: ContainerRecord,
@@ -33,24 +33,45 @@ struct Ready {
     _leases: Vec<Lease>,
 }
 
+impl Ready {
+    /// In a pod that is there and stays.
+    pub(in crate::commands) fn in_pod(
+        engine: &Engine,
+        pod: String,
+        container: ContainerRecord,
+        leases: Vec<Lease>,
+    ) -> Self {
+        let dir = engine.pods.open(&pod);
+        Self { dir, pod, container, own_pod: false, private: false, _leases: leases }
+    }
+}
+
 pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<u8> {
+    attend(&engine, prepare(&engine, &args)).await
+}
+
+/// Makes the container ready and stays with it to its end; answers its exit code.
+pub(in crate::commands) async fn attend(
+    engine: &Engine,
+    preparing: impl Future<Output = anyhow::Result<Ready>>,
+) -> anyhow::Result<u8> {
     let mut signals = Forwarded::catch().context("cannot catch signals")?;
     let ready = tokio::select! {
-        ready = prepare(&engine, &args) => ready?,
+        ready = preparing => ready?,
         signal = signals.next() => return Ok(signalled(signal)),
     };
     let started = tokio::select! {
-        started = start(&engine, &ready) => started,
+        started = start(engine, &ready) => started,
         signal = signals.next() => {
             // Whatever it was at: nothing of it stays.
-            undo(&engine, &ready).await?;
+            undo(engine, &ready).await?;
             return Ok(signalled(signal));
         }
     };
     let (shim, fifos) = match started {
         Ok(started) => started,
         Err(error) => {
-            undo(&engine, &ready).await?;
+            undo(engine, &ready).await?;
             return Err(error);
         }
     };
@@ -58,7 +79,7 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<u8> {
     let ended = match ended {
         Ok(Ok(ended)) => ended,
         Ok(Err(error)) => {
-            undo(&engine, &ready).await?;
+            undo(engine, &ready).await?;
             return Err(error);
         }
         Err(error) => Ended { code: runner::KILLED, oom_kills: 0, at: Timestamp::now(), message: Some(error) },
@@ -68,7 +89,7 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<u8> {
     } else if ended.oom_kills > 0 {
         eprintln!("husk: container {} was killed by its memory limit", ready.container.name);
     }
-    settle(&engine, &shim, &ready, &ended).await?;
+    settle(engine, &shim, &ready, &ended).await?;
     Ok(u8::try_from(ended.code).unwrap_or(u8::MAX))
 }
 
@@ -82,8 +103,7 @@ async fn prepare(engine: &Engine, args: &Args) -> anyhow::Result<Ready> {
         Place::Existing(name) => {
             let pod = running_pod(engine, &name).await?;
             let (container, leases) = prepare::into_pod(engine, &pod, &plan::container(args)?, progress).await?;
-            let dir = engine.pods.open(&pod.id);
-            Ok(Ready { dir, pod: pod.id, container, own_pod: false, private: false, _leases: leases })
+            Ok(Ready::in_pod(engine, pod.id, container, leases))
         }
         place => {
             let prepared = prepare::pod(engine, &plan::pod(args, &place)?, progress).await?;

@@ -2,10 +2,11 @@
 
 mod devices;
 pub(crate) mod flags;
-mod foreground;
+pub(super) mod foreground;
 mod mounts;
 mod plan;
 mod security;
+mod users;
 
 use std::path::PathBuf;
 
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = flags::cpus, allow_negative_numbers = true)]
     cpus: Option<u64>,
     /// Limit of processes and threads; -1 for none
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 2048)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = flags::PIDS_LIMIT)]
     pids_limit: i64,
     /// Set an environment variable; NAME alone takes the value from here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -88,6 +89,15 @@ pub(crate) struct Args {
     /// Command before the arguments [default: the image's]
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
+    /// User namespace: host (none) or auto [default: host]
+    #[arg(long, value_name = "MODE")]
+    userns: Option<String>,
+    /// Ids of its users in the guest; those of groups, too, unless --gidmap says otherwise
+    #[arg(long, value_name = "CONTAINER:GUEST[:SIZE]")]
+    uidmap: Vec<String>,
+    /// Ids of its groups in the guest
+    #[arg(long, value_name = "CONTAINER:GUEST[:SIZE]")]
+    gidmap: Vec<String>,
     /// Host name of the new pod [default: the beginning of its name]
     #[arg(short = 'h', long)]
     hostname: Option<String>,
@@ -116,7 +126,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
     /// Seconds that it then has
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = flags::STOP_SECONDS)]
     stop_timeout: u64,
     #[command(flatten)]
     network: NetworkArgs,

@@ -155,6 +155,7 @@ impl Mount {
             "nosuid" => self.options.flags.push(MountFlag::NoSuid),
             "nodev" => self.options.flags.push(MountFlag::NoDev),
             "noexec" => self.options.flags.push(MountFlag::NoExec),
+            "idmap" => self.options.id_mapped = true,
             // Labels of SELinux: nothing to do on a host without it, as in podman; a guest has none.
             "z" | "Z" => {}
             "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" | "unbindable" | "runbindable" => {
@@ -162,7 +163,7 @@ impl Mount {
             }
             other => {
                 return Err(anyhow::anyhow!("{flag}: option {other} is not supported")).hint(
-                    "there are ro, rw, rro, rbind, bind, rprivate, rslave, nosuid, nodev and noexec; z and Z do nothing",
+                    "there are ro, rw, rro, rbind, bind, rprivate, rslave, idmap, nosuid, nodev and noexec; z and Z do nothing",
                 );
             }
         }

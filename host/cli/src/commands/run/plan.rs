@@ -2,7 +2,7 @@
 
 use anyhow::{bail, ensure};
 
-use super::{Args, Place, devices, flags, mounts, security};
+use super::{Args, Place, devices, flags, mounts, security, users};
 use crate::error::Advise as _;
 use crate::pods::ids;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, ExitPolicy, Kind, Limits, PodPlan, RestartPolicy, UserPlan};
@@ -23,7 +23,7 @@ pub(super) fn place(args: &Args) -> anyhow::Result<Place> {
     let Some(wanted) = &args.pod else { return Ok(Place::Private) };
     let place = match wanted.strip_prefix("new:") {
         Some(name) => {
-            ensure!(flags::is_name(name), "--pod {wanted}: \"{name}\" is no name: {NAME_RULE}");
+            ensure!(flags::is_name(name), "--pod {wanted}: \"{name}\" is no name: {}", flags::NAME_RULE);
             Place::New(name.to_owned())
         }
         None if wanted.is_empty() => bail!("--pod needs a name"),
@@ -82,11 +82,9 @@ fn default_hostname(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
 }
 
-const NAME_RULE: &str = "use at most 63 letters, digits, _ . and -, beginning with a letter or digit";
-
 pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
     let name = args.name.clone().unwrap_or_else(ids::name);
-    ensure!(flags::is_name(&name), "--name {name}: it is no name: {NAME_RULE}");
+    ensure!(flags::is_name(&name), "--name {name}: it is no name: {}", flags::NAME_RULE);
     ensure!(args.pids_limit != 0 && args.pids_limit >= -1, "--pids-limit must be -1 or more than 0");
     if let Some(memory) = args.memory
         && memory < resources::MIN_MEMORY
@@ -103,6 +101,7 @@ pub(super) fn container(args: &Args) -> anyhow::Result<ContainerPlan> {
         env: flags::env(&args.env, &args.env_file)?,
         workdir: args.workdir.clone(),
         user: user(args.user.as_deref()),
+        users: users::all(args)?,
         mounts: mounts::all(args)?,
         devices: devices::all(args)?,
         limits: Limits {
@@ -144,7 +143,7 @@ mod tests {
 
     use super::*;
     use crate::commands::{Cli, Command};
-    use crate::pods::plan::{PullPolicy, SeccompPlan};
+    use crate::pods::plan::{IdRange, PullPolicy, SeccompPlan, UsersPlan};
 
     fn args(flags: &str) -> Args {
         let words = ["husk", "run"].into_iter().chain(flags.split(' '));
@@ -214,6 +213,23 @@ mod tests {
         let plan =
             of("--security-opt apparmor=unconfined --security-opt label=disable --security-opt unmask=ALL nginx");
         assert!(plan.exposure.unmasked && !plan.exposure.privileged && plan.seccomp == SeccompPlan::RuntimeDefault);
+    }
+
+    #[test]
+    fn a_user_namespace_has_ids_of_its_own() {
+        let of = |flags: &str| container(&args(flags)).map(|plan| plan.users);
+        let range = |container, guest, size| IdRange { container, guest, size };
+        assert_eq!(of("nginx").unwrap(), None);
+        assert_eq!(of("--userns host nginx").unwrap(), None);
+        assert_eq!(of("--userns auto nginx").unwrap(), Some(UsersPlan::default()));
+        let maps = of("--uidmap 0:1000:10 --uidmap 10:7 --gidmap 0:5:1 nginx").unwrap().unwrap();
+        assert_eq!((maps.uids, maps.gids), (vec![range(0, 1000, 10), range(10, 7, 1)], vec![range(0, 5, 1)]));
+        let maps = of("--gidmap 0:5:1 nginx").unwrap().unwrap();
+        assert_eq!(maps.uids, maps.gids);
+        for bad in ["--userns keep-id", "--userns auto --uidmap 0:1:1", "--uidmap 0", "--uidmap 0:1:0", "--uidmap a:b"]
+        {
+            assert!(of(&format!("{bad} nginx")).is_err(), "{bad}");
+        }
     }
 
     #[test]

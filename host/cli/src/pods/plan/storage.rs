@@ -125,12 +125,20 @@ pub(crate) struct MountOptions {
     /// With the mounts below the source; only directories of the host have any.
     pub(crate) recursive: bool,
     pub(crate) propagation: Propagation,
+    /// Owners show by the ids of the container's user namespace.
+    pub(crate) id_mapped: bool,
     pub(crate) flags: Vec<MountFlag>,
 }
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { access: Access::ReadWrite, recursive: true, propagation: Propagation::Private, flags: Vec::new() }
+        Self {
+            access: Access::ReadWrite,
+            recursive: true,
+            propagation: Propagation::Private,
+            id_mapped: false,
+            flags: Vec::new(),
+        }
     }
 }
 

@@ -7,10 +7,10 @@ mod options;
 
 use std::path::PathBuf;
 
-use husk_agent_api::is_valid_id;
+use husk_agent_api::{is_valid_id, v1};
 use oci_spec::runtime::Mount;
 
-use super::{SpecError, container_path, path_text, refuse_members};
+use super::{SpecError, container_path, path_text, users};
 use options::Options;
 
 /// Names that the engine gives to volumes of its own; see `volumes.rs`.
@@ -19,12 +19,14 @@ pub(crate) const RESERVED_VOLUMES: &str = "husk.";
 const MAX_DATA: usize = 4095;
 
 /// A mount whose volume or disk is still to be provided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PlannedMount {
     pub(crate) destination: String,
     /// MS_* bits.
     pub(crate) flags: u64,
     pub(crate) source: MountSource,
+    /// It shows owners by these; only of volumes and what is the host's.
+    pub(crate) id_maps: Option<v1::IdMaps>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,30 +93,52 @@ impl PlannedMount {
     }
 }
 
-pub(crate) fn mounts(mounts: &[Mount]) -> Result<Vec<PlannedMount>, SpecError> {
-    mounts.iter().enumerate().map(|(index, mount)| planned(&format!("mounts[{index}]"), mount)).collect()
+/// `users`: the container's user namespace, whose mappings a mount has that asks for some and says not which.
+pub(crate) fn mounts(mounts: &[Mount], users: Option<&v1::IdMaps>) -> Result<Vec<PlannedMount>, SpecError> {
+    mounts.iter().enumerate().map(|(index, mount)| planned(&format!("mounts[{index}]"), mount, users)).collect()
 }
 
-fn planned(field: &str, mount: &Mount) -> Result<PlannedMount, SpecError> {
-    const ID_MAPPED: &str = "id-mapped mounts are not made in the guest yet";
-    refuse_members(&format!("{field}.uidMappings"), mount.uid_mappings().as_ref(), ID_MAPPED)?;
-    refuse_members(&format!("{field}.gidMappings"), mount.gid_mappings().as_ref(), ID_MAPPED)?;
+fn planned(field: &str, mount: &Mount, users: Option<&v1::IdMaps>) -> Result<PlannedMount, SpecError> {
     let field_destination = format!("{field}.destination");
     let destination = container_path(&field_destination, path_text(&field_destination, mount.destination())?)?;
     let options = Options::parse(field, mount.options().as_deref().unwrap_or_default())?;
+    let id_maps = id_maps(field, mount, &options, users)?;
     let fs_type = mount.typ().as_deref().unwrap_or("none");
     let is_ours = fs_type.starts_with("husk.");
     if !is_ours && (options.bind.is_some() || matches!(fs_type, "bind" | "none" | "")) {
         let flags = options.flags;
         let tree = host_tree(field, mount, options)?;
-        return Ok(PlannedMount { destination, flags, source: MountSource::Host(tree) });
+        return Ok(PlannedMount { destination, flags, source: MountSource::Host(tree), id_maps });
     }
     let mut flags = options.flags;
     let source = source(field, fs_type, mount, options)?;
     if matches!(source, MountSource::Disk { fs_type: DiskFs::Erofs, .. }) {
         flags |= libc::MS_RDONLY;
     }
-    Ok(PlannedMount { destination, flags, source })
+    if id_maps.is_some() && !matches!(source, MountSource::Volume { .. } | MountSource::Disk { .. }) {
+        let why = "only bind mounts and volumes show owners by mappings of their own";
+        return Err(SpecError::unsupported(format!("{field}.uidMappings"), "(set)", why));
+    }
+    Ok(PlannedMount { destination, flags, source, id_maps })
+}
+
+/// A mount's own mappings, or with the option alone those of the container, as runc has it.
+fn id_maps(
+    field: &str,
+    mount: &Mount,
+    options: &Options,
+    users: Option<&v1::IdMaps>,
+) -> Result<Option<v1::IdMaps>, SpecError> {
+    let own = users::id_maps(field, mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref())?;
+    match (own, users) {
+        (Some(own), _) => Ok(Some(own)),
+        (None, _) if !options.id_mapped => Ok(None),
+        (None, Some(users)) => Ok(Some(users.clone())),
+        (None, None) => {
+            let why = "there are no mappings: neither has the mount any, nor is there a user namespace";
+            Err(SpecError::invalid(format!("{field}.options"), "idmap", why))
+        }
+    }
 }
 
 fn host_tree(field: &str, mount: &Mount, mut options: Options) -> Result<HostTree, SpecError> {

@@ -12,6 +12,8 @@ pub(super) struct Options {
     /// Mounts that the host makes later appear in the container's. The other way is closed: a container's mounts are
     /// its VM's.
     pub(super) follows_host: bool,
+    /// Owners show by mappings.
+    pub(super) id_mapped: bool,
     rest: Vec<String>,
 }
 
@@ -63,7 +65,12 @@ impl Options {
                     let why = "a container's mounts are in its VM and cannot appear on the host";
                     return Err(SpecError::unsupported(format!("{field}.options"), option, why));
                 }
-                "unbindable" | "runbindable" | "remount" | "tmpcopyup" | "idmap" | "ridmap" | "mand" => {
+                // A volume is one file system: recursive or not is the same.
+                "idmap" | "ridmap" => {
+                    parsed.id_mapped = true;
+                    (0, 0)
+                }
+                "unbindable" | "runbindable" | "remount" | "tmpcopyup" | "mand" => {
                     let why = "this mount option is not supported in the guest";
                     return Err(SpecError::unsupported(format!("{field}.options"), option, why));
                 }

@@ -2,8 +2,13 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn users() -> v1::IdMaps {
+    let list = vec![v1::IdMap { container_id: 0, host_id: 1000, size: 10 }];
+    v1::IdMaps { uids: list.clone(), gids: list }
+}
+
 fn parse(mount: Value) -> Result<PlannedMount, SpecError> {
-    let list = mounts(&[serde_json::from_value(mount).unwrap()])?;
+    let list = mounts(&[serde_json::from_value(mount).unwrap()], Some(&users()))?;
     Ok(list.into_iter().next().unwrap())
 }
 
@@ -96,6 +101,25 @@ fn a_sub_path_stays_below_its_volume() {
     for bad in ["subpath=../x", "subpath=a/../../x", "subpath=/etc", "subpath=a/.."] {
         assert!(of_type("husk.volume", "v", &[bad]).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_mount_has_its_own_mappings_or_the_containers() {
+    for option in ["idmap", "ridmap"] {
+        let mount = of_type("husk.volume", "v", &[option]).unwrap();
+        assert_eq!(mount.id_maps, Some(users()));
+        assert_eq!(of_type("bind", "/mnt", &["rbind", option]).unwrap().id_maps, Some(users()));
+    }
+    assert_eq!(of_type("bind", "/mnt", &[]).unwrap().id_maps, None);
+    let own = json!([{"containerID": 0, "hostID": 7, "size": 1}]);
+    let with =
+        |typ: &str| json!({"destination": "/x", "type": typ, "source": "/s", "uidMappings": own, "gidMappings": own});
+    assert_eq!(parse(with("bind")).unwrap().id_maps.unwrap().uids[0].host_id, 7);
+    assert_eq!(parse(with("tmpfs")).unwrap_err().field(), "mounts[0].uidMappings");
+    let bare: Mount =
+        serde_json::from_value(json!({"destination": "/x", "type": "bind", "source": "/s", "options": ["idmap"]}))
+            .unwrap();
+    assert_eq!(mounts(&[bare], None).unwrap_err().field(), "mounts[0].options");
 }
 
 #[test]

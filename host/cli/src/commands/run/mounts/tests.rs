@@ -43,6 +43,7 @@ fn a_path_is_of_the_host_and_must_be_there() {
         access: Access::RecursiveReadOnly,
         recursive: true,
         propagation: Propagation::Slave,
+        id_mapped: false,
         flags: vec![MountFlag::NoExec],
     };
     assert_eq!(plan.options, options);
