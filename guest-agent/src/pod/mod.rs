@@ -1,7 +1,8 @@
-//! What the containers of the pod share: identity (`identity`), devices in slots (`slots`) and volumes (`volumes`), with
+//! What the containers of the pod share: identity (`identity`), CPUs (`cpus`), devices in slots (`slots`) and volumes (`volumes`), with
 //! their limits (`quota`) and what they give back (`trim`).
 //! Single containers are `container`'s business.
 
+pub mod cpus;
 pub mod identity;
 mod quota;
 pub mod slots;

@@ -237,7 +237,7 @@ mod tests {
         for name in ["containerd.task.v3.Task", "containerd.task.v2.Task"] {
             assert_eq!(services[name].methods.len(), 17, "{name}");
         }
-        assert_eq!(services["husk.shim.v1.Pod"].methods.len(), 3);
+        assert_eq!(services["husk.shim.v1.Pod"].methods.len(), 5);
     }
 
     #[test]
