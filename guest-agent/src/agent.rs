@@ -20,10 +20,10 @@ use crate::error::{Context, Error, Result};
 use crate::events::EventLog;
 use crate::launch::status::{Progress, StatusReceiver};
 use crate::paths;
-use crate::pod::identity;
 use crate::pod::slots::Slots;
 use crate::pod::users::{UserNamespace, UserNamespaces};
 use crate::pod::volumes::Volumes;
+use crate::pod::{cpus, identity};
 use crate::reaper::Reaper;
 use crate::stdio::Streams;
 use crate::zygote::Zygote;
@@ -167,7 +167,9 @@ impl Agent {
 
     async fn take_identity(&self, request: ResumeRequest) -> Result<()> {
         identity::seed(&request)?;
-        identity::online_cpus(Path::new("/sys/devices/system/cpu"));
+        if request.online_cpus > 0 {
+            cpus::set_online(Path::new(cpus::CPUS), request.online_cpus)?;
+        }
         identity::name(&request)?;
         if let Some(resources) = &request.resources {
             self.limits(resources).await?.apply(&self.cgroup)?;

@@ -3,6 +3,7 @@
 //! What changes anything runs in a task of its own: a caller that goes away must not leave half of it done.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 use husk_agent_api::VERSION;
@@ -12,11 +13,12 @@ use husk_agent_api::v1::{
     ConfigureInterfaceResponse, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
     CreateContainerResponse, CreateVolumeRequest, CreateVolumeResponse, Event, EventsRequest, ExecProcessRequest,
     ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest,
-    MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PlugDeviceRequest, PlugDeviceResponse,
-    RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest, RemoveVolumeResponse, ResizeTerminalRequest,
-    ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, ResumeRequest, ResumeResponse,
-    ShutdownRequest, ShutdownResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
-    StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse, UpdateContainerRequest, UpdateContainerResponse,
+    MountScratchResponse, OnlineCpusRequest, OnlineCpusResponse, PauseContainerRequest, PauseContainerResponse,
+    PlugDeviceRequest, PlugDeviceResponse, RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest,
+    RemoveVolumeResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest,
+    ResumeContainerResponse, ResumeRequest, ResumeResponse, ShutdownRequest, ShutdownResponse, SignalProcessRequest,
+    SignalProcessResponse, StartContainerRequest, StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse,
+    UpdateContainerRequest, UpdateContainerResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,7 +29,7 @@ use crate::cgroup::{Cgroup, stats};
 use crate::container::{check, control, create, exec, freeze, processes};
 use crate::error::{Error, Result};
 use crate::net;
-use crate::pod::{clock, slots};
+use crate::pod::{clock, cpus, slots};
 
 /// Events that may wait for one slow caller before its replay pauses.
 const EVENT_QUEUE: usize = 32;
@@ -100,6 +102,17 @@ impl agent_server::Agent for Service {
         detached(async move {
             agent.check_resumed()?;
             agent.slots.unplug(slot).await.map(|()| UnplugDeviceResponse {})
+        })
+        .await
+    }
+
+    async fn online_cpus(&self, request: Request<OnlineCpusRequest>) -> Answer<OnlineCpusResponse> {
+        let agent = Arc::clone(&self.0);
+        let count = request.into_inner().count;
+        detached(async move {
+            agent.check_resumed()?;
+            slots::blocking(move || cpus::set_online(Path::new(cpus::CPUS), count)).await??;
+            Ok(OnlineCpusResponse {})
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! What makes a clone of the template this pod: randomness, time, name, files, sysctls, shared memory, CPUs.
+//! What makes a clone of the template this pod: randomness, time, name, files, sysctls, shared memory.
 
 use std::path::{Path, PathBuf};
 
@@ -120,25 +120,6 @@ fn write_sysctl(name: &str, value: &str) -> Result<()> {
         .map_err(|errno| Error::invalid(format!("sysctls: {name} = {value:?}: {errno}")))
 }
 
-/// Brings every present CPU online: a template knows only the boot CPU. One that does not come is logged.
-pub fn online_cpus(directory: &Path) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let is_cpu = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("cpu"))
-            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-        let online = entry.path().join("online");
-        if is_cpu
-            && std::fs::read_to_string(&online).is_ok_and(|state| state.trim() == "0")
-            && let Err(error) = std::fs::write(&online, "1")
-        {
-            crate::warning!("bring {} online: {error}", name.display());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,20 +154,6 @@ mod tests {
         for bad in ["", "..", "a..b", "/etc/passwd", "net/../../etc", "a b", "kernel.", "a\0b"] {
             assert!(sysctl_path(bad).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn only_offline_cpus_are_brought_online() {
-        let dir = tempfile::tempdir().unwrap();
-        for (cpu, state) in [("cpu1", "0\n"), ("cpu2", "1\n"), ("cpufreq", "0\n")] {
-            std::fs::create_dir(dir.path().join(cpu)).unwrap();
-            std::fs::write(dir.path().join(cpu).join("online"), state).unwrap();
-        }
-        std::fs::create_dir(dir.path().join("cpu0")).unwrap();
-        online_cpus(dir.path());
-        let state = |cpu: &str| std::fs::read_to_string(dir.path().join(cpu).join("online")).unwrap();
-        assert_eq!((state("cpu1").as_str(), state("cpu2").as_str(), state("cpufreq").as_str()), ("1", "1\n", "0\n"));
-        assert!(!dir.path().join("cpu0/online").exists());
     }
 
     proptest::proptest! {

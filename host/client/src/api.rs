@@ -14,6 +14,6 @@ mod pod_ttrpc {
 
 pub use pod::{
     ContainerInspect, InspectRequest, PodInspect, PodStats, ProcessInfo, ProcessesRequest, ProcessesResponse,
-    ReopenLogRequest, ReopenLogResponse, Slot, State, StatsRequest, TimelineStep,
+    ReopenLogRequest, ReopenLogResponse, ResizeRequest, ResizeResponse, Slot, State, StatsRequest, TimelineStep,
 };
 pub use pod_ttrpc::{Pod, PodClient, create_pod};

@@ -12,6 +12,8 @@ impl From<api::PodInspect> for PodInspect {
             vmm_pid: Some(pod.vmm_pid).filter(|pid| *pid != 0),
             memory_mib: pod.memory_mib,
             vcpus: pod.vcpus,
+            max_memory_mib: pod.max_memory_mib,
+            max_vcpus: pod.max_vcpus,
             kernel_release: pod.kernel_release,
             started_at: wall_clock(pod.started_at_ns),
             timeline: pod

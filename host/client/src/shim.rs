@@ -17,7 +17,7 @@ use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{self, Context};
 
-use crate::api::{InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, StatsRequest};
+use crate::api::{InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, ResizeRequest, StatsRequest};
 use crate::dirs::Dirs;
 use crate::error::{ConnectError, TaskError};
 use crate::time::from_timestamp;
@@ -239,6 +239,16 @@ impl Shim {
     /// What the pod takes of the host.
     pub async fn pod_stats(&self) -> Result<PodStats, TaskError> {
         Ok(self.extra.stats(no_deadline(), &StatsRequest::default()).await?.into())
+    }
+
+    /// Makes the pod larger or smaller: bytes of all its containers together, CPU time in microseconds of each period
+    /// (-1 = no limit). What is `None` stays. Answers the VM's memory in MiB and its CPUs.
+    pub async fn resize_pod(&self, memory: Option<u64>, cpu: Option<(i64, u64)>) -> Result<(u64, u32), TaskError> {
+        let (cpu_quota_us, cpu_period_us) = cpu.unwrap_or_default();
+        let memory_bytes = memory.unwrap_or_default();
+        let request = ResizeRequest { memory_bytes, cpu_quota_us, cpu_period_us, ..Default::default() };
+        let answer = self.extra.resize(no_deadline(), &request).await?;
+        Ok((answer.memory_mib, answer.vcpus))
     }
 
     /// Opens a container's `cri-log` file anew, after it has been renamed.

@@ -129,8 +129,12 @@ pub struct PodInspect {
     pub id: String,
     /// `None` when the VM has ended.
     pub vmm_pid: Option<u32>,
+    /// Of the VM, as it is now.
     pub memory_mib: u64,
     pub vcpus: u32,
+    /// As large it can become while it runs.
+    pub max_memory_mib: u64,
+    pub max_vcpus: u32,
     pub kernel_release: String,
     /// When the shim started: the origin of the timeline.
     pub started_at: SystemTime,

@@ -17,6 +17,8 @@ pub struct Deadlines {
     pub vmm: Duration,
     /// Connecting one standard stream.
     pub stream: Duration,
+    /// Without a block of memory plugged or unplugged, while that is what the guest was asked for.
+    pub memory: Duration,
     /// From SIGKILL to the end of the VMM process.
     pub kill: Duration,
 }
@@ -28,6 +30,7 @@ impl Default for Deadlines {
             agent: Duration::from_secs(30),
             vmm: Duration::from_secs(15),
             stream: Duration::from_secs(15),
+            memory: Duration::from_secs(5),
             kill: Duration::from_secs(10),
         }
     }
@@ -54,6 +57,7 @@ impl Deadlines {
             agent: self.agent.mul_f64(scale),
             vmm: self.vmm.mul_f64(scale),
             stream: self.stream.mul_f64(scale),
+            memory: self.memory.mul_f64(scale),
             kill: self.kill.mul_f64(scale),
         }
     }

@@ -185,6 +185,8 @@ pub enum ProcessError {
     Agent { container: String, source: AgentError },
     #[error("container {container}: {source}")]
     Stream { container: String, source: StreamError },
+    #[error("container {container}: {source}")]
+    Resize { container: String, source: Box<ResizeError> },
     #[error("container {container}: the operation was abandoned: {why}")]
     Abandoned { container: String, why: String },
 }
@@ -199,7 +201,60 @@ impl ProcessError {
             Self::State { .. } => ErrorKind::FailedPrecondition,
             Self::Agent { source, .. } => agent_kind(source),
             Self::Stream { source, .. } => stream_kind(source),
+            Self::Resize { source, .. } => source.kind(),
             Self::Abandoned { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Why a pod was not resized. It has the size that it had, or, where the guest frees less than it took, somewhat more.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("the pod's VM would need {wanted} CPUs and has at most {most}; ask for fewer, or make the pod anew")]
+    Vcpus { wanted: u8, most: u8 },
+    #[error(
+        "the pod's VM would need {wanted} MiB (its limit and {overhead} MiB for the guest's kernel and agent) and can have \
+         at most {most} MiB, the host's memory; ask for less"
+    )]
+    Memory { wanted: u64, most: u64, overhead: u64 },
+    #[error(
+        "the pod's VM would need {more} MiB more, and the host has {available} MiB available; ask for less or end other \
+         pods"
+    )]
+    NoRoom { more: u64, available: u64 },
+    #[error(
+        "the pod's containers use {used} bytes of memory, more than the new limit of {wanted}; let them free some first"
+    )]
+    InUse { wanted: u64, used: u64 },
+    #[error(
+        "the guest's kernel has plugged only {taken} of {wanted} MiB, so the pod keeps its size; its console tells more"
+    )]
+    NotPlugged { wanted: u64, taken: u64 },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error("the change of the pod's size was abandoned: {0}")]
+    Abandoned(String),
+}
+
+impl ResizeError {
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Spec(_) => ErrorKind::InvalidArgument,
+            Self::Vcpus { .. }
+            | Self::Memory { .. }
+            | Self::NoRoom { .. }
+            | Self::InUse { .. }
+            | Self::NotPlugged { .. } => ErrorKind::FailedPrecondition,
+            Self::Vmm(error) => vmm_kind(error),
+            Self::Agent(error) => agent_kind(error),
+            Self::Cgroup(_) | Self::Abandoned(_) => ErrorKind::Internal,
         }
     }
 }

@@ -32,9 +32,10 @@ pub use agent::{AgentError, ConnectError, ProcessStreams, StdioWanted, Stream, S
 pub use assets::{AssetError, Assets};
 pub use deadlines::{Deadlines, TIMEOUT_SCALE};
 pub use devices::{DeviceError, SlotInfo};
-pub use error::{CreateError, ErrorKind, ProcessError, StartError};
+pub use error::{CreateError, ErrorKind, ProcessError, ResizeError, StartError};
 pub use host::{
-    CgroupError, DirError, HostUsage, Placement, ScratchError, TeardownError, TreeError, VMM_OVERHEAD, teardown,
+    CgroupError, DirError, HostUsage, MAX_VCPUS, Placement, ScratchError, TeardownError, TreeError, VMM_OVERHEAD,
+    teardown,
 };
 pub use husk_agent_api::v1;
 pub use husk_vmm_control::{ExitReason, Status as VmmStatus, Timeline};

@@ -46,6 +46,8 @@ pub const SLOT_COUNT: u32 = 32;
 pub const VSOCK_SLOT: u32 = 0;
 /// Slot of the balloon.
 pub const BALLOON_SLOT: u32 = SLOT_COUNT - 1;
+/// Slot of the device that plugs memory, in a machine that has such.
+pub const MEM_SLOT: u32 = SLOT_COUNT - 2;
 
 /// Interrupt lines that slots use. Lower ones belong to legacy devices (4 is COM1).
 pub const FIRST_SLOT_IRQ: u32 = 5;

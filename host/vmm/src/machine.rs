@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryIter};
 
 use husk_fs::{ExportError, Limits, Server};
-use husk_vmm_control::{Boot, Device, ErrorKind, SlotIndex, Status};
+use husk_vmm_control::{Boot, Device, ErrorKind, HotplugState, SlotIndex, Status};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::{self, CmdlineError, ImageError, PlaceError};
 use crate::console::{ConsoleLog, Dropped};
-use crate::layout::{BALLOON_SLOT, VSOCK_SLOT};
-use crate::memory::{self, MemoryError};
+use crate::layout::{BALLOON_SLOT, MEM_SLOT, VSOCK_SLOT};
+use crate::memory::{MemoryError, MemoryMap};
 use crate::ports::Ports;
 use crate::timeline::Clock;
 use crate::vcpu::{self, Bus, Command, MachineEvent, Mailbox, VcpuHandle};
 use crate::virtio::balloon::{self, Balloon};
 use crate::virtio::blk::{Blk, Disk, DiskError};
 use crate::virtio::fs::{self, Fs, FsError};
+use crate::virtio::mem::{self, Mem, MemHandle};
 use crate::virtio::net::{self, Net, NetError, Tap};
 use crate::virtio::slots::{SlotError, SlotTable};
 use crate::virtio::state::{DeviceSpec, VirtioDevice};
@@ -48,6 +49,8 @@ pub struct Resources {
 pub enum BuildError {
     #[error("{0} vCPUs are not possible: ask for 1 to {VCPUS_MAX}")]
     Vcpus(u8),
+    #[error("{online} vCPUs cannot be online at the start: ask for 1 to {vcpus}, the number of the VM's vCPUs")]
+    OnlineVcpus { online: u8, vcpus: u8 },
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
@@ -71,13 +74,15 @@ impl BuildError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Vcpus(_) | Self::Memory(MemoryError::Size { .. }) | Self::Cmdline(_) => ErrorKind::Invalid,
+            Self::Vcpus(_) | Self::OnlineVcpus { .. } | Self::Cmdline(_) => ErrorKind::Invalid,
+            Self::Memory(MemoryError::Map { .. }) => ErrorKind::Io,
             Self::Vsock(VsockError::Listener(_)) => ErrorKind::Io,
             Self::Vsock(_) => ErrorKind::Invalid,
             Self::Image(_) | Self::Place(_) => ErrorKind::Image,
             Self::Vm(VmError::TooManyVcpus { .. }) => ErrorKind::Invalid,
             Self::Vm(_) => ErrorKind::Kvm,
-            Self::Memory(_) | Self::Slot(_) | Self::Io(_) => ErrorKind::Io,
+            Self::Memory(_) => ErrorKind::Invalid,
+            Self::Slot(_) | Self::Io(_) => ErrorKind::Io,
         }
     }
 }
@@ -132,6 +137,29 @@ impl FsCallError {
     }
 }
 
+/// Why the guest cannot be asked for so much memory.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryCallError {
+    #[error("the VM was booted without room for more memory (hotplug_mib is 0)")]
+    NoRegion,
+    #[error(transparent)]
+    Request(#[from] mem::RequestError),
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+}
+
+impl MemoryCallError {
+    /// The control protocol's word for it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoRegion => ErrorKind::State,
+            Self::Request(_) => ErrorKind::Invalid,
+            Self::Slot(error) => slot_error_kind(error),
+        }
+    }
+}
+
 /// The control protocol's word for a slot's refusal.
 #[must_use]
 pub fn slot_error_kind(error: &SlotError) -> ErrorKind {
@@ -152,6 +180,8 @@ pub struct Machine {
     /// The servers of the file system devices, by their slots.
     file_servers: BTreeMap<SlotIndex, Arc<Server>>,
     file_limits: Limits,
+    /// Of a machine whose memory can grow.
+    mem: Option<MemHandle>,
     vm: Vm,
     console_dropped: Dropped,
     vsock_connections: ConnectionCount,
@@ -166,7 +196,11 @@ impl Machine {
         if !(1..=VCPUS_MAX).contains(&request.vcpus) {
             return Err(BuildError::Vcpus(request.vcpus));
         }
-        let cmdline = boot::command_line(&request.cmdline)?;
+        let (vcpus, online) = (request.vcpus, request.online_vcpus);
+        if !(1..=vcpus).contains(&online) {
+            return Err(BuildError::OnlineVcpus { online, vcpus });
+        }
+        let cmdline = boot::command_line(online, &request.cmdline)?;
         let vsock = Vsock::new(request.guest_cid, vsock_listener)?;
 
         let kvm = open_kvm(kvm)?;
@@ -174,13 +208,15 @@ impl Machine {
         if usize::from(request.vcpus) > most {
             return Err(VmError::TooManyVcpus { wanted: request.vcpus, most }.into());
         }
-        let ram = memory::allocate(request.memory_mib)?;
+        let cpuid = vcpu::supported_cpuid(&kvm)?;
+        let map = MemoryMap::new(request.memory_mib, request.hotplug_mib, vcpu::address_bits(&cpuid))?;
+        let ram = map.allocate()?;
         let vm = Vm::new(&kvm, Arc::clone(&ram))?;
         clock.vm_created();
 
         let kernel = boot::load_kernel(&ram, &mut kernel)?;
         let initramfs = boot::load_initramfs(&ram, &mut initramfs, kernel.end)?;
-        boot::write_params(&ram, &cmdline, initramfs)?;
+        boot::write_params(&ram, map.boot(), &cmdline, initramfs)?;
         boot::write_mptable(&ram, request.vcpus)?;
         boot::write_tables(&ram)?;
 
@@ -197,9 +233,16 @@ impl Machine {
         let worker = Worker::spawn(balloon::NAME, Balloon::default())?;
         slots.plug_at(SlotIndex(BALLOON_SLOT), VirtioDevice::new(balloon::spec(), Arc::clone(&ram), worker)?)?;
 
+        let mut mem = None;
+        if let Some(region) = map.hotplug() {
+            let device = Mem::new(region);
+            mem = Some(device.handle());
+            let (spec, worker) = (device.spec(), Worker::spawn(mem::NAME, device)?);
+            slots.plug_at(SlotIndex(MEM_SLOT), VirtioDevice::new(spec, Arc::clone(&ram), worker)?)?;
+        }
+
         let (mailbox, events, wake) = Mailbox::new()?;
         let bus = Arc::new(Bus { ports, slots: Arc::clone(&slots) });
-        let cpuid = vcpu::supported_cpuid(&kvm)?;
         let mut vcpus = Vec::with_capacity(usize::from(request.vcpus));
         for id in 0..request.vcpus {
             let fd = vcpu::create(&vm, id, request.vcpus, &cpuid, kernel.entry)?;
@@ -211,6 +254,7 @@ impl Machine {
             slots,
             file_servers: BTreeMap::new(),
             file_limits: fs::limits(),
+            mem,
             vm,
             console_dropped,
             vsock_connections,
@@ -267,7 +311,8 @@ impl Machine {
 
     /// Empties a slot.
     pub fn unplug(&mut self, slot: SlotIndex, force: bool) -> Result<(), SlotError> {
-        let fixed = [(VSOCK_SLOT, crate::virtio::vsock::NAME), (BALLOON_SLOT, balloon::NAME)];
+        let mut fixed = vec![(VSOCK_SLOT, crate::virtio::vsock::NAME), (BALLOON_SLOT, balloon::NAME)];
+        fixed.extend(self.mem.is_some().then_some((MEM_SLOT, mem::NAME)));
         if let Some((_, device)) = fixed.into_iter().find(|(index, _)| *index == slot.0) {
             return Err(SlotError::Fixed { slot, device });
         }
@@ -294,9 +339,22 @@ impl Machine {
         Err(FsCallError::NoFs(slot))
     }
 
+    /// Says how much memory the guest shall have plugged. Its driver follows when it can.
+    pub fn request_memory(&self, mib: u64) -> Result<(), MemoryCallError> {
+        let mem = self.mem.as_ref().ok_or(MemoryCallError::NoRegion)?;
+        mem.request(mib)?;
+        Ok(self.slots.announce_config(SlotIndex(MEM_SLOT))?)
+    }
+
     #[must_use]
     pub fn status(&self) -> Status {
+        let mib = |state: mem::MemoryState| HotplugState {
+            size_mib: state.size >> 20,
+            requested_mib: state.requested >> 20,
+            plugged_mib: state.plugged >> 20,
+        };
         Status {
+            hotplug: self.mem.as_ref().map(|mem| mib(mem.state())),
             slots: self.slots.states(),
             console_dropped: self.console_dropped.count(),
             vsock_connections: self.vsock_connections.get(),

@@ -140,6 +140,11 @@ impl Monitor {
                 let [] = take_fds(fds, "unexport")?;
                 done(self.machine()?.unexport(slot, &name))
             }
+            Call::RequestMemory { mib } => {
+                let [] = take_fds(fds, "request_memory")?;
+                let requested = self.machine()?.request_memory(mib);
+                requested.map(|()| Reply::Done).map_err(|error| refuse(error.kind(), error.to_string()))
+            }
             Call::Status => {
                 let [] = take_fds(fds, "status")?;
                 Ok(Reply::Status(self.machine()?.status()))

@@ -35,8 +35,15 @@ pub(crate) fn boot(vmm: &Path, guest: &Guest) -> Result<Boot> {
         .spawn()
         .with_context(|| format!("starting {}", vmm.display()))?;
     drop(theirs);
-    let call =
-        BootCall { memory_mib: GUEST_MIB, vcpus: 1, guest_cid: 3, cmdline: String::new(), console_limit: 1 << 20 };
+    let call = BootCall {
+        memory_mib: GUEST_MIB,
+        vcpus: 1,
+        online_vcpus: 1,
+        hotplug_mib: 0,
+        guest_cid: 3,
+        cmdline: String::new(),
+        console_limit: 1 << 20,
+    };
     let request = Request { id: 1, call: Call::Boot(call) };
     let fds = [kvm.as_fd(), kernel.as_fd(), initramfs.as_fd(), vsock.as_fd(), console.as_fd()];
     send(&ours, &request, &fds)?;

@@ -70,6 +70,8 @@ pub(super) fn perform(stage: &Stage) -> Result<Vec<Phase>> {
     let boot = Boot {
         memory_mib: GUEST_MIB,
         vcpus: 1,
+        online_vcpus: 1,
+        hotplug_mib: 0,
         guest_cid: 3,
         cmdline: stage.cmdline("all"),
         console_limit: CONSOLE_LIMIT,

@@ -9,11 +9,14 @@ use crate::error::Advise as _;
 use crate::output;
 use crate::pods::lookup::Found;
 use crate::pods::plan::RestartPolicy;
+use crate::pods::record::OwnSize;
+use crate::pods::size::{self, PodSize};
 use crate::spec::resources::{self, Change};
 
 /// Change the limits of containers while they run
 ///
-/// What is not named stays. The pod's VM keeps its size, so no limit can be above it.
+/// What is not named stays. The pod grows and shrinks with its containers, unless it was given a size as a whole: then no
+/// limit can be above that.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Limit of memory, e.g. 128m or 1g
@@ -90,22 +93,7 @@ async fn update(engine: &Engine, found: &Found, change: &Change, restart: Option
     let dir = engine.pods.open(&found.pod.id);
     let id = &found.container.id;
     if *change != Change::default() {
-        let shim = engine.connect(&found.pod.id).await?.context("its pod is not running")?;
-        let vm = shim.inspect().await?;
-        fits(change, vm.memory_mib << 20, vm.vcpus)?;
-        if state.has_processes() {
-            let mut resources = LinuxResources::default();
-            change.apply(&mut resources);
-            shim.update(id, &resources).await?;
-        }
-        // What a restart begins with.
-        dir.change_spec(id, |spec| {
-            if let Some(linux) = spec.linux_mut() {
-                let mut resources = linux.resources().clone().unwrap_or_default();
-                change.apply(&mut resources);
-                linux.set_resources(Some(resources));
-            }
-        })?;
+        limit(engine, found, change).await?;
     }
     if let Some(policy) = restart {
         dir.update(|record| {
@@ -117,15 +105,56 @@ async fn update(engine: &Engine, found: &Found, change: &Change, restart: Option
     Ok(())
 }
 
-/// A limit above what there is would limit nothing.
-fn fits(change: &Change, vm_memory: u64, vcpus: u32) -> anyhow::Result<()> {
-    let hint = "a VM keeps the size that it was started with; make the container anew with the larger limit";
-    if let Some(memory) = change.memory.filter(|memory| *memory > vm_memory) {
-        return Err(anyhow::anyhow!("--memory {memory}: the pod's VM has {vm_memory} bytes")).hint(hint);
+/// Changes the limits of a container and the size of its pod: when that grows, the pod first; when it shrinks, the
+/// container first.
+async fn limit(engine: &Engine, found: &Found, change: &Change) -> anyhow::Result<()> {
+    let (id, dir) = (&found.container.id, engine.pods.open(&found.pod.id));
+    let shim = engine.connect(&found.pod.id).await?.context("its pod is not running")?;
+    fits(change, found.pod.own_size)?;
+    let mut limits = size::limits(&dir, id)?;
+    let before = PodSize::of(&dir, &found.pod, None)?;
+    change.apply(&mut limits);
+    let after = PodSize::of(&dir, &found.pod, Some((id, &limits)))?;
+    let grows = after.memory > before.memory;
+    if grows {
+        after.apply(&dir, &shim, Some(before)).await?;
     }
-    if let Some(milli) = change.cpu_milli.filter(|milli| *milli > u64::from(vcpus).saturating_mul(1000)) {
-        let (whole, rest) = (milli / 1000, milli % 1000);
-        return Err(anyhow::anyhow!("--cpus {whole}.{rest:03}: the pod's VM has {vcpus}")).hint(hint);
+    if found.container.state.has_processes() {
+        let mut resources = LinuxResources::default();
+        change.apply(&mut resources);
+        if let Err(error) = shim.update(id, &resources).await {
+            if grows {
+                before.apply(&dir, &shim, Some(after)).await?;
+            }
+            return Err(error.into());
+        }
+    }
+    // What a restart begins with.
+    dir.change_spec(id, |spec| {
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_resources(Some(limits));
+        }
+    })?;
+    if !grows {
+        let resized = after.apply(&dir, &shim, Some(before)).await;
+        resized.context("the container has its new limits, its pod keeps its size")?;
+    }
+    Ok(())
+}
+
+/// A limit above the pod's would limit nothing.
+fn fits(change: &Change, pod: OwnSize) -> anyhow::Result<()> {
+    let hint = "the pod was given this size as a whole; `husk pod update` gives it another";
+    if let (Some(memory), Some(own)) = (change.memory, pod.memory)
+        && memory > own
+    {
+        return Err(anyhow::anyhow!("--memory {memory}: its pod has {own} bytes")).hint(hint);
+    }
+    if let (Some(milli), Some(own)) = (change.cpu_milli, pod.cpu_milli)
+        && milli > own
+    {
+        let cpus = |milli: u64| format!("{}.{:03}", milli / 1000, milli % 1000);
+        return Err(anyhow::anyhow!("--cpus {}: its pod has {}", cpus(milli), cpus(own))).hint(hint);
     }
     Ok(())
 }
@@ -135,12 +164,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_limited_to_more_than_the_vm_has() {
+    fn nothing_is_limited_to_more_than_its_pod_was_given() {
         let change = Change { memory: Some(2 << 20), cpu_milli: Some(1500), ..Change::default() };
-        fits(&change, 2 << 20, 2).unwrap();
-        let text = crate::error::report(&fits(&change, 1 << 20, 2).unwrap_err());
-        assert!(text.contains("--memory 2097152: the pod's VM has 1048576 bytes\nhint: a VM keeps"), "{text}");
-        let text = crate::error::report(&fits(&change, 2 << 20, 1).unwrap_err());
-        assert!(text.contains("--cpus 1.500: the pod's VM has 1"), "{text}");
+        fits(&change, OwnSize::default()).unwrap();
+        fits(&change, OwnSize { memory: Some(2 << 20), cpu_milli: Some(1500) }).unwrap();
+        let text =
+            crate::error::report(&fits(&change, OwnSize { memory: Some(1 << 20), cpu_milli: None }).unwrap_err());
+        assert!(text.contains("--memory 2097152: its pod has 1048576 bytes\nhint: the pod was given"), "{text}");
+        let text = crate::error::report(&fits(&change, OwnSize { memory: None, cpu_milli: Some(1000) }).unwrap_err());
+        assert!(text.contains("--cpus 1.500: its pod has 1.000"), "{text}");
     }
 }

@@ -8,7 +8,7 @@
 //! - `plan`: what a user asked for; `prepare`: images and specs made of it; `record`, `directory`: what is kept;
 //! - `boot`, `runner`, `supervisor`, `backoff`, `health`: running it; `teardown`: ending and removing it;
 //! - `lookup`, `observe`: finding pods and containers, and their present state;
-//! - `vmm`: what a pod costs the host; `volumes`: named volumes; `host_path`: paths of the host; `atomic_writer`: files that husk writes for pods.
+//! - `size`: how large a pod is by its containers; `vmm`: what a pod costs the host; `volumes`: named volumes; `host_path`: paths of the host; `atomic_writer`: files that husk writes for pods.
 
 pub(crate) mod atomic_writer;
 pub(crate) mod backoff;
@@ -25,6 +25,7 @@ pub(crate) mod prepare;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod runner;
+pub(crate) mod size;
 pub(crate) mod supervisor;
 pub(crate) mod teardown;
 pub(crate) mod vmm;

@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 
 use super::directory::{PodDir, make_dir};
 use super::plan::{ContainerPlan, ImageSource, MountSource, PodPlan, VolumePlan, VolumeSource};
-use super::record::{ContainerRecord, Phase, PodRecord, VERSION, Wanted};
+use super::record::{ContainerRecord, OwnSize, Phase, PodRecord, VERSION, Wanted};
 use super::{ids, observe, volumes};
 use crate::engine::Engine;
 use crate::images;
@@ -84,7 +84,8 @@ pub(crate) async fn into_pod(
         prefix: None,
         images: BTreeMap::new(),
     };
-    let made = container(&mut parts, &pod.id, plan).await?;
+    let mut made = container(&mut parts, &pod.id, plan).await?;
+    made.record.joined = true;
     let names = volumes::ensure_all(engine, &[], std::slice::from_ref(plan))?;
     observe::all(engine).await?;
     engine.pods.add(&parts.pod, &made.record, &made.spec, &names).context("cannot add a container to the pod")?;
@@ -165,6 +166,7 @@ async fn container(parts: &mut Parts<'_>, pod_id: &str, plan: &ContainerPlan) ->
         name: parts.prefix.map_or_else(|| plan.name.clone(), |pod| format!("{pod}-{}", plan.name)),
         short_name: plan.name.clone(),
         kind: plan.kind,
+        joined: false,
         image: plan.image.clone(),
         image_id: image.id.to_string(),
         volume_images: volume_images.iter().map(|image| image.id.to_string()).collect(),
@@ -215,6 +217,7 @@ fn new_record(id: String, plan: &PodPlan, containers: Vec<ContainerRecord>) -> P
         network: plan.network.clone(),
         ips: Vec::new(),
         network_ms: None,
+        own_size: OwnSize { memory: plan.limits.memory, cpu_milli: plan.limits.cpu_milli },
         named_volumes: Vec::new(),
         phase: Phase::Pending,
         message: None,

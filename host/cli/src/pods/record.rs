@@ -38,6 +38,9 @@ pub(crate) struct PodRecord {
     /// How long the attaching took, in milliseconds; the boot of its VM comes after it.
     #[serde(default)]
     pub(crate) network_ms: Option<f64>,
+    /// What the pod was given as a whole, whatever its containers' limits add up to.
+    #[serde(default)]
+    pub(crate) own_size: OwnSize,
     /// Named volumes that the pod holds.
     pub(crate) named_volumes: Vec<String>,
     pub(crate) phase: Phase,
@@ -45,7 +48,7 @@ pub(crate) struct PodRecord {
     pub(crate) message: Option<String>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) finished: Option<Timestamp>,
-    /// Boot timeline of its VM, kept for when the VM is gone.
+    /// Boot timeline of its VM and the size that it had last, kept for when the VM is gone.
     pub(crate) boot: Option<Boot>,
     /// Init containers, sidecars and app containers in the order of their start.
     pub(crate) containers: Vec<ContainerRecord>,
@@ -79,6 +82,14 @@ pub(crate) struct Boot {
     pub(crate) timeline_ms: Vec<(String, f64)>,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnSize {
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    /// Thousandths of a CPU.
+    pub(crate) cpu_milli: Option<u64>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ContainerRecord {
     pub(crate) id: String,
@@ -87,6 +98,9 @@ pub(crate) struct ContainerRecord {
     /// In its pod: `app`.
     pub(crate) short_name: String,
     pub(crate) kind: Kind,
+    /// It came into the pod after that was made.
+    #[serde(default)]
+    pub(crate) joined: bool,
     /// As the user named it.
     pub(crate) image: String,
     pub(crate) image_id: String,

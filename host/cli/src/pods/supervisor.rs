@@ -24,7 +24,7 @@ use super::plan::{ExitPolicy, Kind};
 use super::process::ProcessId;
 use super::record::{ContainerRecord, Phase, PodRecord, Status, Wanted};
 use super::runner::StartError;
-use super::teardown;
+use super::{size, teardown};
 use crate::engine::Engine;
 use crate::error;
 
@@ -286,6 +286,9 @@ impl Supervisor {
                 return Ok(());
             }
             self.dir.remove_container(&container.id)?;
+            if container.joined {
+                size::follow_removal(&self.engine, &record.id).await;
+            }
         }
         Ok(())
     }

@@ -11,10 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::directory::{DirectoryError, PodDir};
 use super::health::Target;
 use super::lookup::Found;
-use super::observe;
 use super::plan::Kind;
 use super::record::{ContainerRecord, Phase, PodRecord, Wanted};
-use super::runner;
+use super::{observe, runner, size};
 use crate::engine::Engine;
 use crate::network;
 use crate::terminal::signals;
@@ -207,7 +206,11 @@ pub(crate) async fn remove_container(engine: &Engine, found: &Found) -> anyhow::
         // Deleted by its supervisor, usually.
         let _ = shim.delete(&found.container.id, None).await;
     }
-    Ok(engine.pods.open(&found.pod.id).remove_container(&found.container.id)?)
+    engine.pods.open(&found.pod.id).remove_container(&found.container.id)?;
+    if found.container.joined {
+        size::follow_removal(engine, &found.pod.id).await;
+    }
+    Ok(())
 }
 
 /// Ends the shim with its VM and removes what they have on the host, whatever state they are in. Never fails: what

@@ -11,7 +11,7 @@ const MIN_QUOTA_US: i64 = 1_000;
 /// Less than this does not even start a container's first process.
 pub(crate) const MIN_MEMORY: u64 = 4 << 20;
 /// What a container without a limit adds to its pod's VM; of one such container alone the shim knows the size.
-const UNLIMITED_MEMORY: u64 = 512 << 20;
+pub(crate) const UNLIMITED_MEMORY: u64 = 512 << 20;
 /// cgroup v1's bounds of cpu.shares, which OCI specs still count in.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
@@ -20,7 +20,8 @@ pub(crate) fn shares(milli: u64) -> u64 {
     (milli.saturating_mul(1024) / 1000).clamp(*SHARES.start(), *SHARES.end())
 }
 
-fn quota_us(milli: u64) -> i64 {
+/// Thousandths of a CPU as microseconds in each [`CPU_PERIOD_US`].
+pub(crate) fn quota_us(milli: u64) -> i64 {
     i64::try_from(milli.saturating_mul(CPU_PERIOD_US) / 1000).unwrap_or(i64::MAX).max(MIN_QUOTA_US)
 }
 
@@ -116,12 +117,12 @@ pub(super) fn pod_memory(containers: &[ContainerPlan]) -> Option<u64> {
     if containers.iter().all(|c| c.limits.memory.is_none()) && containers.len() <= 1 {
         return None;
     }
-    Some(effective(containers, |c| c.limits.memory.unwrap_or(UNLIMITED_MEMORY)))
+    Some(effective(containers.iter().map(|c| (c.kind, c.limits.memory.unwrap_or(UNLIMITED_MEMORY)))))
 }
 
 /// The pod's weight among others; `None` when no container says how much it needs.
 pub(super) fn pod_cpu_shares(containers: &[ContainerPlan]) -> Option<u64> {
-    let wanted = effective(containers, |c| c.limits.cpu_shares.unwrap_or_default());
+    let wanted = effective(containers.iter().map(|c| (c.kind, c.limits.cpu_shares.unwrap_or_default())));
     (wanted > 0).then(|| wanted.clamp(*SHARES.start(), *SHARES.end()))
 }
 
@@ -134,15 +135,16 @@ pub(super) fn pod_cpu_quota(pod: &Limits, containers: &[ContainerPlan]) -> Optio
     if containers.is_empty() || containers.iter().any(|c| c.limits.cpu_milli.is_none()) {
         return None;
     }
-    Some(quota_us(effective(containers, |c| c.limits.cpu_milli.unwrap_or_default())))
+    Some(quota_us(effective(containers.iter().map(|c| (c.kind, c.limits.cpu_milli.unwrap_or_default())))))
 }
 
-fn effective(containers: &[ContainerPlan], need: impl Fn(&ContainerPlan) -> u64) -> u64 {
+/// What containers need of their pod, in the order of their start.
+pub(crate) fn effective(containers: impl Iterator<Item = (Kind, u64)>) -> u64 {
     let (mut running, mut peak) = (0u64, 0u64);
-    for container in containers {
-        match container.kind {
-            Kind::Init => peak = peak.max(running.saturating_add(need(container))),
-            Kind::Sidecar | Kind::App | Kind::Ephemeral => running = running.saturating_add(need(container)),
+    for (kind, need) in containers {
+        match kind {
+            Kind::Init => peak = peak.max(running.saturating_add(need)),
+            Kind::Sidecar | Kind::App | Kind::Ephemeral => running = running.saturating_add(need),
         }
     }
     peak.max(running)

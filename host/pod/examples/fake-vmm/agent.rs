@@ -121,6 +121,11 @@ impl Agent for FakeAgent {
         Ok(Response::new(v1::UnplugDeviceResponse {}))
     }
 
+    async fn online_cpus(&self, _: Request<v1::OnlineCpusRequest>) -> Answer<v1::OnlineCpusResponse> {
+        self.enter("online-cpus").await?;
+        Ok(Response::new(v1::OnlineCpusResponse {}))
+    }
+
     async fn configure_interface(
         &self,
         _: Request<v1::ConfigureInterfaceRequest>,
@@ -211,7 +216,8 @@ impl Agent for FakeAgent {
 
     async fn container_stats(&self, _: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {
         self.enter("stats").await?;
-        Ok(Response::new(v1::ContainerStatsResponse { memory_usage: 4096, ..Default::default() }))
+        let memory_usage = if self.behaviour.has("uses-much") { 300 << 20 } else { 4096 };
+        Ok(Response::new(v1::ContainerStatsResponse { memory_usage, ..Default::default() }))
     }
 
     async fn list_processes(&self, _: Request<v1::ListProcessesRequest>) -> Answer<v1::ListProcessesResponse> {

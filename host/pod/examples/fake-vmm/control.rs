@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use husk_vmm_control::{
-    Call, CallError, ErrorKind, Event, ExitReason, FromVmm, Outcome, Reply, Request, SlotIndex, SlotState, Status,
-    Timeline, receive, send,
+    Call, CallError, ErrorKind, Event, ExitReason, FromVmm, HotplugState, Outcome, Reply, Request, SlotIndex,
+    SlotState, Status, Timeline, receive, send,
 };
 
 use crate::behaviour::Behaviour;
@@ -18,7 +18,12 @@ const SLOTS: u32 = 8;
 
 /// Serves until the other end closes or the VM is to end.
 pub(crate) fn serve(socket: OwnedFd, behaviour: Behaviour) {
-    let mut vmm = Vmm { socket, behaviour, slots: BTreeSet::new() };
+    let mut vmm = Vmm {
+        socket,
+        behaviour,
+        slots: BTreeSet::new(),
+        hotplug: HotplugState { size_mib: 0, requested_mib: 0, plugged_mib: 0 },
+    };
     while let Ok(Some(received)) = receive::<Request>(&vmm.socket) {
         let Request { id, call } = received.message;
         let name = name(&call);
@@ -53,6 +58,7 @@ fn name(call: &Call) -> &'static str {
         Call::Unplug { .. } => "unplug",
         Call::Export { .. } => "export",
         Call::Unexport { .. } => "unexport",
+        Call::RequestMemory { .. } => "request-memory",
         Call::Status => "status",
         Call::Shutdown => "vmm-shutdown",
     }
@@ -62,6 +68,7 @@ struct Vmm {
     socket: OwnedFd,
     behaviour: Behaviour,
     slots: BTreeSet<u32>,
+    hotplug: HotplugState,
 }
 
 impl Vmm {
@@ -80,7 +87,14 @@ impl Vmm {
 
     fn answer(&mut self, id: u64, call: Call, fds: Vec<OwnedFd>) {
         match call {
-            Call::Boot(_) => self.boot(id, fds),
+            Call::Boot(boot) => {
+                self.hotplug.size_mib = boot.hotplug_mib;
+                self.boot(id, fds);
+            }
+            Call::RequestMemory { mib } => {
+                self.hotplug.requested_mib = mib;
+                self.reply(id, Reply::Done);
+            }
             Call::Plug(_) => {
                 assert_eq!(fds.len(), 1);
                 match (1..SLOTS).find(|slot| !self.slots.contains(slot)) {
@@ -112,10 +126,29 @@ impl Vmm {
             Call::Status => {
                 let state = |slot: &u32| SlotState { slot: SlotIndex(*slot), device: "blk".into(), active: true };
                 let slots = self.slots.iter().map(state).collect();
-                self.reply(id, Reply::Status(Status { slots, console_dropped: 0, vsock_connections: 0 }));
+                self.plug_and_unplug();
+                let hotplug = Some(self.hotplug);
+                self.reply(id, Reply::Status(Status { slots, hotplug, console_dropped: 0, vsock_connections: 0 }));
             }
             Call::Shutdown => self.reply(id, Reply::Done),
         }
+    }
+
+    /// One step of the guest's driver.
+    fn plug_and_unplug(&mut self) {
+        let HotplugState { requested_mib: wanted, plugged_mib: now, .. } = self.hotplug;
+        self.hotplug.plugged_mib = if self.behaviour.has("never-settle") {
+            if now == 2 { 4 } else { 2 }
+        } else if wanted > now && self.behaviour.has("plug-little") {
+            now.max(64).min(wanted)
+        } else if wanted < now && self.behaviour.has("keep-memory") {
+            now.min(wanted.max(128))
+        } else if wanted.abs_diff(now) <= 2 {
+            wanted
+        } else {
+            // Half of the way.
+            now.midpoint(wanted)
+        };
     }
 
     fn boot(&self, id: u64, fds: Vec<OwnedFd>) {

@@ -53,7 +53,10 @@ async fn a_pod_boots_and_stops(bench: Bench) -> Outcome {
     let pod = bench.start(json!({})).await?;
     let info = pod.info();
     println!("        {:?}", info.timeline);
-    println!("        kernel {} {} MiB {} vCPUs {:?}", info.kernel_release, info.memory_mib, info.vcpus, info.slots);
+    println!(
+        "        kernel {} {} MiB {} vCPUs {:?}",
+        info.kernel_release, info.size.memory_mib, info.size.vcpus, info.slots
+    );
     println!("        {:?}", pod.vmm_status().await?);
     let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", pod.vmm_pid()))?;
     ensure(cgroup.contains("/husk/real-pod-"), format!("the VMM lives in {cgroup}"))
@@ -173,7 +176,7 @@ async fn a_terminal_has_a_size(bench: Bench) -> Outcome {
     while !text.ends_with(b"\n") {
         text.push(stdout.read_u8().await?);
     }
-    pod.resize("c", None, 40, 100).await?;
+    pod.resize_terminal("c", None, 40, 100).await?;
     stdin.write_all(b"word\n").await?;
     stdout.read_to_end(&mut text).await?;
     let text = String::from_utf8_lossy(&text).replace('\r', "");

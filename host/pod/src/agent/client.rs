@@ -93,6 +93,11 @@ impl Agent {
         self.call("unplug device", self.client.clone().unplug_device(request)).await.map(drop)
     }
 
+    pub(crate) async fn online_cpus(&self, count: u32) -> Result<(), AgentError> {
+        let request = v1::OnlineCpusRequest { count };
+        self.call("online CPUs", self.client.clone().online_cpus(request)).await.map(drop)
+    }
+
     pub(crate) async fn configure_interface(&self, request: v1::ConfigureInterfaceRequest) -> Result<(), AgentError> {
         self.call("configure interface", self.client.clone().configure_interface(request)).await.map(drop)
     }

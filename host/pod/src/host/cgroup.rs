@@ -147,7 +147,7 @@ impl Cgroup {
     }
 
     /// Writes a control file. Where the node has not enabled the controller there is none, and no limit.
-    pub(super) fn set(&self, file: &str, value: &str) -> Result<(), CgroupError> {
+    pub(crate) fn set(&self, file: &str, value: &str) -> Result<(), CgroupError> {
         let path = self.path.join(file);
         let written = OpenOptions::new().write(true).open(&path).and_then(|mut open| open.write_all(value.as_bytes()));
         match written {

@@ -16,6 +16,7 @@ mod usage;
 pub use cgroup::{CgroupError, Placement};
 pub use dirs::DirError;
 pub use limits::VMM_OVERHEAD;
+pub use room::MAX_VCPUS;
 pub(crate) use scratch::ScratchDisk;
 pub use scratch::ScratchError;
 pub use teardown::{TeardownError, teardown};

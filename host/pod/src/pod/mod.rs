@@ -1,11 +1,14 @@
 //! A running pod: its VM, its containers, its end.
 //!
-//! [`start`] is the recipe of a pod, [`create`] that of a container; [`process`] acts on what runs, [`stop`] ends it.
-//! [`clock`] keeps the guest's wall clock in step. [`table`] is what the host knows of containers, in the words of [`status`]: it never waits for the guest.
+//! [`start`] is the recipe of a pod, [`create`] that of a container; [`process`] acts on what runs, [`resize`] makes the
+//! pod larger and smaller ([`size`] is what is known of that), [`stop`] ends it. [`clock`] keeps the guest's wall clock in
+//! step. [`table`] is what the host knows of containers, in the words of [`status`]: it never waits for the guest.
 
 mod clock;
 mod create;
 mod process;
+mod resize;
+mod size;
 mod start;
 mod status;
 mod stop;
@@ -35,6 +38,7 @@ use crate::volumes::Volumes;
 pub use create::RootfsImage;
 pub use status::{ContainerState, ContainerStatus, ExitStatus, PodEvent};
 
+use size::Size;
 use table::Table;
 
 /// What a pod is made from.
@@ -85,8 +89,10 @@ pub struct BootTimeline {
 #[derive(Clone, Debug)]
 pub struct PodInfo {
     pub vmm_pid: u32,
-    pub memory_mib: u64,
-    pub vcpus: u8,
+    /// As it is now.
+    pub size: VmSize,
+    /// As large it can become while it runs.
+    pub most: VmSize,
     pub timeline: BootTimeline,
     /// As the guest reports it.
     pub kernel_release: String,
@@ -101,7 +107,7 @@ pub struct Pod {
     name: String,
     deadlines: Deadlines,
     traits: PodTraits,
-    size: VmSize,
+    size: Size,
     timeline: BootTimeline,
     kernel_release: String,
     vmm: Arc<Vmm>,
@@ -146,8 +152,8 @@ impl Pod {
     pub fn info(&self) -> PodInfo {
         PodInfo {
             vmm_pid: self.vmm_pid(),
-            memory_mib: self.size.memory_mib,
-            vcpus: self.size.vcpus,
+            size: self.size.now(),
+            most: self.size.most(),
             timeline: self.timeline,
             kernel_release: self.kernel_release.clone(),
             slots: self.devices.list(),

@@ -104,7 +104,13 @@ impl Pod {
     }
 
     /// Tells a terminal its size in characters.
-    pub async fn resize(&self, id: &str, exec: Option<&str>, rows: u32, columns: u32) -> Result<(), ProcessError> {
+    pub async fn resize_terminal(
+        &self,
+        id: &str,
+        exec: Option<&str>,
+        rows: u32,
+        columns: u32,
+    ) -> Result<(), ProcessError> {
         self.table.exit_of(id, exec)?;
         let side = |value: u32| value.min(u32::from(u16::MAX));
         let request = v1::ResizeTerminalRequest {
@@ -122,20 +128,23 @@ impl Pod {
         self.agent.close_stdin(request).await.map_err(|source| agent(id, source))
     }
 
-    /// Changes a container's limits, or the pod's where `id` is `None`. Fields that are absent stay as they are.
-    pub async fn update(&self, id: Option<&str>, resources: &LinuxResources) -> Result<(), ProcessError> {
-        let container = id.unwrap_or_default();
-        if let Some(id) = id {
-            self.table.expect(id, &[Created, Running], "update")?;
-        }
-        let refused = |source| ProcessError::Spec { container: container.into(), source };
-        let mut limits = spec::resources(resources, &[]).map_err(refused)?;
-        if id.is_none() {
-            limits.agent.memory_max = spec::pod_memory(limits.agent.memory_max, self.size).map_err(refused)?;
-        }
+    /// Changes a container's limits. Fields that are absent stay as they are. The VM of a single container follows them.
+    pub async fn update(self: &Arc<Self>, id: &str, resources: &LinuxResources) -> Result<(), ProcessError> {
+        self.table.expect(id, &[Created, Running], "update")?;
+        let refused = |source| ProcessError::Spec { container: id.into(), source };
+        let limits = spec::resources(resources, &[]).map_err(refused)?;
         let limits = self.locate(limits).await.map_err(refused)?;
-        let request = v1::UpdateContainerRequest { container_id: container.into(), resources: Some(limits) };
-        self.agent.update_container(request).await.map_err(|source| agent(container, source))
+        let resize = |source| ProcessError::Resize { container: id.into(), source: Box::new(source) };
+        let grows = self.traits.single_container && self.is_outgrown_by(&limits);
+        if grows {
+            self.resize_around(&limits).await.map_err(resize)?;
+        }
+        let request = v1::UpdateContainerRequest { container_id: id.into(), resources: Some(limits.clone()) };
+        self.agent.update_container(request).await.map_err(|source| agent(id, source))?;
+        if self.traits.single_container && !grows {
+            self.resize_around(&limits).await.map_err(resize)?;
+        }
+        Ok(())
     }
 
     /// Limits as the agent sets them: devices of the host become the slots in which the pod has them.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::clock;
+use super::size::Size;
 use super::table::Table;
 use super::{BootTimeline, Pod, PodConfig, micros_since};
 use crate::agent::{Agent, follow};
@@ -27,7 +28,7 @@ use crate::host::teardown::{CgroupOrDirError, create_cgroup, record_process, rel
 use crate::host::{Placement, ScratchDisk, room, scratch};
 use crate::network::{self, Network};
 use crate::shares::Shares;
-use crate::spec::{self, PodTraits, SandboxPlan, VmSize};
+use crate::spec::{self, Ceiling, PodTraits, SandboxPlan, VmSize};
 use crate::vmm::{EndedWatch, SpawnWanted, Vmm, VmmError, ended_now};
 use crate::volumes::Volumes;
 use crate::{entropy, text};
@@ -50,7 +51,9 @@ impl Pod {
 
 async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
     let begin = Instant::now();
-    let plan = check(&config)?;
+    let ceiling = room::ceiling();
+    let plan = check(&config, ceiling)?;
+    let room = plan.size.room(ceiling);
     let mut timeline = BootTimeline::default();
     let name = format!("{}/{}", config.namespace, config.id);
 
@@ -69,7 +72,7 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
     record_process(&dirs, vmm.pid())?;
     timeline.vmm_spawned_us = micros_since(begin);
 
-    timeline.vmm = boot(&vmm, plan.size, &config.assets, resources).await?;
+    timeline.vmm = boot(&vmm, plan.size, room, &config.assets, resources).await?;
     timeline.ready_us = micros_since(begin);
 
     let agent = Agent::new(&dirs.vsock(), vmm.ended(), config.deadlines);
@@ -94,6 +97,9 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
         host.apply_cpu(cgroup)?;
     }
 
+    let hotplug_mib = vmm.hotplug().await?.size_mib;
+    let most = VmSize { memory_mib: size.memory_mib.saturating_add(hotplug_mib), ..room };
+
     let table = Arc::new(Table::new());
     let (released, tasks) = watch_over(&vmm, &agent, &table, undo);
     tracing::info!(
@@ -107,7 +113,7 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
         name,
         deadlines: config.deadlines,
         traits,
-        size,
+        size: Size::new(size, most),
         timeline,
         kernel_release: text::printable(&hello.kernel_release, 64),
         volumes: Volumes::new(agent.clone(), Arc::clone(&devices)),
@@ -125,15 +131,13 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
 }
 
 /// What can be refused before anything exists.
-fn check(config: &PodConfig) -> Result<SandboxPlan, StartError> {
+fn check(config: &PodConfig, ceiling: Ceiling) -> Result<SandboxPlan, StartError> {
     for (what, value) in [("pod namespace", &config.namespace), ("pod id", &config.id)] {
         if !is_valid_id(value) {
             return Err(StartError::BadId { what, value: text::printable(value, 80) });
         }
     }
-    let host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let host_cpus = u64::try_from(host_cpus).unwrap_or(1);
-    let plan = spec::sandbox(&config.spec, &config.id, config.single_container, host_cpus)?;
+    let plan = spec::sandbox(&config.spec, &config.id, config.single_container, ceiling.vcpus)?;
     // Its memory is given only as the guest touches it; but what can never be given is better said now.
     match room::available_mib() {
         Some(available) if plan.size.memory_mib > available => {
@@ -272,12 +276,15 @@ fn spawn_vmm(config: &PodConfig, dirs: &PodDirs, cgroup: Option<&Cgroup>, pod: S
 async fn boot(
     vmm: &Vmm,
     size: VmSize,
+    room: VmSize,
     assets: &Assets,
     resources: BootResources,
 ) -> Result<husk_vmm_control::Timeline, StartError> {
     let boot = Boot {
         memory_mib: size.memory_mib,
-        vcpus: size.vcpus,
+        hotplug_mib: room.memory_mib.saturating_sub(size.memory_mib),
+        vcpus: room.vcpus,
+        online_vcpus: size.vcpus,
         guest_cid: GUEST_CID,
         cmdline: String::new(),
         console_limit: CONSOLE_LIMIT,
@@ -315,6 +322,7 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
         sysctls: plan.sysctls,
         resources: Some(plan.resources),
         shm_bytes: plan.shm_bytes,
+        online_cpus: u32::from(plan.size.vcpus),
     })
 }
 

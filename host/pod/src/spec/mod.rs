@@ -2,8 +2,8 @@
 //!
 //! On the host a container is always an OCI spec. Everything that it can ask for is either translated here or refused
 //! with the field's name: nothing is dropped. One file per concern: [`process`], [`capabilities`], [`mounts`],
-//! [`namespaces`], [`users`], [`clocks`], [`devices`], [`resources`], [`seccomp`], [`linux`] (what is refused as a whole) and [`sandbox`] (the pod's own
-//! part). This module knows no VM and does no I/O.
+//! [`namespaces`], [`users`], [`clocks`], [`devices`], [`resources`], [`seccomp`], [`linux`] (what is refused as a whole),
+//! [`sandbox`] (the pod's own part) and [`size`] (its VM's). This module knows no VM and does no I/O.
 
 mod capabilities;
 mod clocks;
@@ -16,6 +16,7 @@ mod process;
 mod resources;
 mod sandbox;
 mod seccomp;
+mod size;
 #[cfg(test)]
 pub(crate) mod testing;
 mod users;
@@ -26,8 +27,9 @@ pub(crate) use mounts::{DiskFs, HostTree, Medium, MountSource, PlannedMount, Vol
 pub(crate) use namespaces::{PidNamespace, no_such_task};
 pub(crate) use process::process;
 pub(crate) use resources::{Limits, resources};
-pub use sandbox::{GUEST_OVERHEAD, VmSize};
-pub(crate) use sandbox::{SandboxPlan, pod_memory, sandbox};
+pub(crate) use sandbox::{SandboxPlan, sandbox};
+pub(crate) use size::{Ceiling, CpuLimit, SizeChange, memory_mib, plugged_mib, vcpus};
+pub use size::{GUEST_OVERHEAD, VmSize};
 
 use crate::text::printable;
 

@@ -9,22 +9,13 @@ use std::path::PathBuf;
 use husk_agent_api::v1;
 use oci_spec::runtime::Spec;
 
-use crate::host::VMM_OVERHEAD;
 use crate::host::limits::HostLimits;
 
+use super::size::{self, CpuLimit, MIB, VmSize};
 use super::{Limits, SpecError, clocks, devices, linux, namespaces, refuse_some, resources, users};
 
 /// Guest memory of a pod whose containers have no memory limit, in bytes.
 const DEFAULT_MEMORY: u64 = 512 * MIB;
-/// Memory beside the containers': guest kernel, agent, page tables and the kernel's own slabs, in bytes. What a
-/// RuntimeClass' `overhead` has to state, together with the VMM's own.
-pub const GUEST_OVERHEAD: u64 = 128 * MIB;
-const MIB: u64 = 1024 * 1024;
-/// Limits of the VMM's `Boot` message.
-const MIN_MEMORY_MIB: u64 = 64;
-const MAX_MEMORY_MIB: u64 = 1024 * 1024;
-const MAX_VCPUS: u64 = 64;
-const DEFAULT_VCPUS: u64 = 2;
 const DEFAULT_PERIOD: u64 = 100_000;
 /// The kernel's __NEW_UTS_LEN.
 const MAX_HOSTNAME: usize = 64;
@@ -39,21 +30,6 @@ const SHM_ANNOTATION: &str = "dev.husk.shm-size";
 const HOSTS_ANNOTATION: &str = "dev.husk.hosts";
 /// Most of such a file, in bytes.
 const MAX_FILE: usize = 64 * 1024;
-
-/// The shape of a pod's VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VmSize {
-    pub memory_mib: u64,
-    pub vcpus: u8,
-}
-
-impl VmSize {
-    /// What all containers together may use, in bytes.
-    #[must_use]
-    pub fn containers_bytes(self) -> u64 {
-        self.memory_mib.saturating_mul(MIB).saturating_sub(GUEST_OVERHEAD)
-    }
-}
 
 /// What the sandbox asks for.
 #[derive(Clone, Debug)]
@@ -75,7 +51,7 @@ pub(crate) struct SandboxPlan {
 }
 
 /// Reads a sandbox's spec, or that of a pod's only container when `single_container`.
-pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: u64) -> Result<SandboxPlan, SpecError> {
+pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, most_vcpus: u8) -> Result<SandboxPlan, SpecError> {
     linux::refuse(spec)?;
     let spec_linux = spec.linux().as_ref();
     if let Some(linux) = spec_linux {
@@ -103,9 +79,9 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: 
         refuse_some("annotations", share_pids.then_some(&()), "a pod of one container has nobody to share with")?;
     }
     let cpu = cpu_limit(&annotation, &limits)?;
-    let size = size(&annotation, &limits, cpu, host_cpus)?;
+    let size = vm_size(&annotation, &limits, cpu, most_vcpus)?;
     let host = HostLimits {
-        memory: size.memory_mib.saturating_mul(MIB).saturating_add(VMM_OVERHEAD),
+        memory: HostLimits::memory_of(size.memory_mib),
         cpu,
         cpu_weight: match number(SHARES_ANNOTATION, annotation(SHARES_ANNOTATION))? {
             0 => limits.cpu_weight,
@@ -134,24 +110,11 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, host_cpus: 
     })
 }
 
-/// A new memory limit of a running pod: the room that its VM has is the most.
-pub(crate) fn pod_memory(wanted: Option<i64>, size: VmSize) -> Result<Option<i64>, SpecError> {
-    let room = i64::try_from(size.containers_bytes()).unwrap_or(i64::MAX);
-    match wanted {
-        Some(bytes) if bytes > room => {
-            let why = format!("the pod's VM has {room} bytes for its containers and does not grow; make the pod anew");
-            Err(SpecError::unsupported("linux.resources.memory.limit", bytes.to_string(), why))
-        }
-        Some(-1) => Ok(Some(room)),
-        wanted => Ok(wanted),
-    }
-}
-
-fn size<'a>(
+fn vm_size<'a>(
     annotation: &impl Fn(&str) -> Option<&'a str>,
     limits: &v1::Resources,
-    cpu: Option<(u64, u64)>,
-    host_cpus: u64,
+    cpu: Option<CpuLimit>,
+    most_vcpus: u8,
 ) -> Result<VmSize, SpecError> {
     // The sandbox's own limit is the pod's; a container's, where it is the only one.
     let own_memory = limits.memory_max.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
@@ -160,37 +123,34 @@ fn size<'a>(
         0 => DEFAULT_MEMORY,
         bytes => bytes.max(own_memory),
     };
-    let memory_mib = memory.saturating_add(GUEST_OVERHEAD).div_ceil(MIB);
-    if memory_mib > MAX_MEMORY_MIB {
+    let Some(memory_mib) = size::memory_mib(memory) else {
         let why = "a VM has at most 1 TiB; lower the containers' memory limits";
         return Err(SpecError::invalid(format!("annotations[{MEMORY_ANNOTATION}]"), memory.to_string(), why));
-    }
-    let wanted = cpu.map_or(DEFAULT_VCPUS, |(quota, period)| quota.div_ceil(period.max(1)));
-    let vcpus = wanted.clamp(1, host_cpus.clamp(1, MAX_VCPUS));
-    Ok(VmSize { memory_mib: memory_mib.max(MIN_MEMORY_MIB), vcpus: u8::try_from(vcpus).unwrap_or(1) })
+    };
+    Ok(VmSize { memory_mib, vcpus: size::vcpus(cpu, most_vcpus) })
 }
 
-/// The pod's CPU time: so many microseconds in a period of so many.
+/// The pod's CPU time.
 fn cpu_limit<'a>(
     annotation: &impl Fn(&str) -> Option<&'a str>,
     limits: &v1::Resources,
-) -> Result<Option<(u64, u64)>, SpecError> {
+) -> Result<Option<CpuLimit>, SpecError> {
     let quota = match annotation(QUOTA_ANNOTATION) {
         Some(text) if text.starts_with('-') => 0,
         text => number(QUOTA_ANNOTATION, text)?,
     };
     let quota =
         if quota == 0 { limits.cpu_quota_us.and_then(|quota| u64::try_from(quota).ok()).unwrap_or(0) } else { quota };
-    let period = match number(PERIOD_ANNOTATION, annotation(PERIOD_ANNOTATION))? {
+    let period_us = match number(PERIOD_ANNOTATION, annotation(PERIOD_ANNOTATION))? {
         0 => limits.cpu_period_us.unwrap_or(DEFAULT_PERIOD),
         period => period,
     };
-    if !(1000..=1_000_000).contains(&period) {
+    if !(1000..=1_000_000).contains(&period_us) {
         let why = "the kernel accepts periods from 1000 to 1000000 microseconds";
-        return Err(SpecError::invalid(format!("annotations[{PERIOD_ANNOTATION}]"), period.to_string(), why));
+        return Err(SpecError::invalid(format!("annotations[{PERIOD_ANNOTATION}]"), period_us.to_string(), why));
     }
     // The kernel takes no quota below one millisecond.
-    Ok((quota > 0).then_some((quota.max(1000), period)))
+    Ok((quota > 0).then_some(CpuLimit { quota_us: quota.max(1000), period_us }))
 }
 
 /// 0 when absent or empty.
@@ -259,7 +219,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::spec::testing;
+    use crate::spec::{Ceiling, testing};
 
     fn with(pointer: &str, value: Value) -> Result<SandboxPlan, SpecError> {
         sandbox(&testing::with(pointer, value), "pod1", false, 8)
@@ -367,7 +327,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_size_is_one_that_the_vmm_accepts(
-            memory in any::<u64>(), quota in any::<i64>(), period in any::<u64>(), cpus in any::<u64>(),
+            memory in any::<u64>(), quota in any::<i64>(), period in any::<u64>(), cpus in 1_u8..=64,
+            host_mib in any::<u64>(),
         ) {
             let spec = testing::with("/annotations", json!({
                 MEMORY_ANNOTATION: memory.to_string(),
@@ -375,8 +336,11 @@ mod tests {
                 PERIOD_ANNOTATION: period.to_string(),
             }));
             if let Ok(plan) = sandbox(&spec, "p", false, cpus) {
-                prop_assert!((MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&plan.size.memory_mib));
+                prop_assert!((size::MIN_MEMORY_MIB..=size::MAX_MEMORY_MIB).contains(&plan.size.memory_mib));
                 prop_assert!((1..=64).contains(&plan.size.vcpus));
+                let most = plan.size.room(Ceiling { memory_mib: host_mib, vcpus: cpus });
+                prop_assert!((plan.size.memory_mib..=size::MAX_MEMORY_MIB).contains(&most.memory_mib));
+                prop_assert!((plan.size.vcpus..=64).contains(&most.vcpus));
             }
         }
     }

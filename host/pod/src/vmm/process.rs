@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use husk_vmm_control::{Boot, Call, Device, ErrorKind, Reply, SlotIndex, Status, Timeline};
+use husk_vmm_control::{Boot, Call, Device, ErrorKind, HotplugState, Reply, SlotIndex, Status, Timeline};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
@@ -166,6 +166,17 @@ impl Vmm {
     pub(crate) async fn unexport(&self, slot: SlotIndex, name: &str) -> Result<(), VmmError> {
         let call = Call::Unexport { slot, name: name.into() };
         self.call("unexport", call, &[], self.deadlines.vmm).await.map(|_| ())
+    }
+
+    /// Says how much hot-pluggable memory the guest shall have.
+    pub(crate) async fn request_memory(&self, mib: u64) -> Result<(), VmmError> {
+        self.call("request memory", Call::RequestMemory { mib }, &[], self.deadlines.vmm).await.map(|_| ())
+    }
+
+    /// How much of it there is, and the guest has, by the VMM's count.
+    pub(crate) async fn hotplug(&self) -> Result<HotplugState, VmmError> {
+        let none = HotplugState { size_mib: 0, requested_mib: 0, plugged_mib: 0 };
+        Ok(self.status().await?.hotplug.unwrap_or(none))
     }
 
     pub(crate) async fn status(&self) -> Result<Status, VmmError> {

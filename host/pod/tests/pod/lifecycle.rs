@@ -13,7 +13,7 @@ async fn a_pod_starts_runs_containers_and_stops() {
     let fixture = Fixture::new("");
     let pod = fixture.running().await;
     let info = pod.info();
-    assert_eq!(info.memory_mib, 640);
+    assert_eq!(info.size.memory_mib, 640);
     assert_eq!(info.kernel_release, "6.12.0\\u{1b}[31m");
     assert!(info.timeline.scratch_us >= info.timeline.hello_us);
     assert_eq!(info.slots.len(), 2, "scratch and image");

@@ -5,4 +5,5 @@
 mod fixture;
 mod hostile;
 mod lifecycle;
+mod resize;
 mod start_failures;

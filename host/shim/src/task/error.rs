@@ -1,7 +1,7 @@
 //! Why a request was refused, and the ttrpc status that says so.
 
 use husk_client::InvalidId;
-use husk_pod::{AssetError, CgroupError, CreateError, ErrorKind, ProcessError, StartError, TeardownError};
+use husk_pod::{AssetError, CgroupError, CreateError, ErrorKind, ProcessError, ResizeError, StartError, TeardownError};
 use ttrpc::{Code, get_status};
 
 use super::process::WrongPhase;
@@ -48,6 +48,8 @@ pub(crate) enum Error {
     Create(Box<CreateError>),
     #[error(transparent)]
     Guest(Box<ProcessError>),
+    #[error("pod {pod}: {source}")]
+    Resize { pod: String, source: Box<ResizeError> },
     #[error(transparent)]
     Teardown(#[from] TeardownError),
     #[error("the shim failed inside: {0}; its log tells more")]
@@ -71,6 +73,7 @@ impl Error {
             Self::Start { source, .. } => code(source.kind()),
             Self::Create(source) => code(source.kind()),
             Self::Guest(source) => code(source.kind()),
+            Self::Resize { source, .. } => code(source.kind()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use husk_client::api;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use ttrpc::asynchronous::TtrpcContext;
 
 use super::engine::Engine;
@@ -38,6 +39,15 @@ impl api::Pod for PodService {
         Ok(self.engine.host_stats()?)
     }
 
+    async fn resize(&self, _: &TtrpcContext, request: api::ResizeRequest) -> ttrpc::Result<api::ResizeResponse> {
+        let size = self.engine.resize_pod(&resources(&request)).await?;
+        Ok(api::ResizeResponse {
+            memory_mib: size.memory_mib,
+            vcpus: u32::from(size.vcpus),
+            ..api::ResizeResponse::default()
+        })
+    }
+
     async fn reopen_log(
         &self,
         _: &TtrpcContext,
@@ -46,4 +56,21 @@ impl api::Pod for PodService {
         self.engine.reopen_log(&request.container_id)?;
         Ok(api::ReopenLogResponse::default())
     }
+}
+
+/// The request as Task.Update has it.
+fn resources(request: &api::ResizeRequest) -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    if request.memory_bytes > 0 {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(i64::try_from(request.memory_bytes).unwrap_or(i64::MAX)));
+        resources.set_memory(Some(memory));
+    }
+    if request.cpu_quota_us != 0 {
+        let mut cpu = LinuxCpu::default();
+        cpu.set_quota(Some(request.cpu_quota_us));
+        cpu.set_period((request.cpu_period_us > 0).then_some(request.cpu_period_us));
+        resources.set_cpu(Some(cpu));
+    }
+    resources
 }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::cgroups_v2::metrics::Metrics;
 use husk_client::{Exit, api};
-use husk_pod::{BootTimeline, SlotInfo};
+use husk_pod::{BootTimeline, SlotInfo, VmSize};
 use oci_spec::runtime::LinuxResources;
 
 use super::engine::{Engine, Kind, Vm};
@@ -85,7 +85,17 @@ impl Engine {
     /// Changes limits while the container, or the pod, lives.
     pub(super) async fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
         let task = self.task(id)?;
-        Ok(self.running_pod()?.update(guest_id(task.kind, id), resources).await?)
+        let pod = self.running_pod()?;
+        match task.kind {
+            Kind::Sandbox => self.resize_pod(resources).await.map(drop),
+            Kind::Container | Kind::Single => Ok(pod.update(id, resources).await?),
+        }
+    }
+
+    /// Changes the limits of the whole pod; answers the size that its VM has then.
+    pub(super) async fn resize_pod(&self, resources: &LinuxResources) -> Result<VmSize, Error> {
+        let resized = self.running_pod()?.resize(resources).await;
+        resized.map_err(|source| Error::Resize { pod: self.settings.pod.clone(), source: Box::new(source) })
     }
 
     pub(super) async fn resize(&self, id: &str, exec: &str, rows: u32, columns: u32) -> Result<(), Error> {
@@ -93,7 +103,7 @@ impl Engine {
         if !process.streams.terminal {
             return Err(Error::Invalid(format!("{} has no terminal to resize", process.what())));
         }
-        Ok(self.running_pod()?.resize(id, process.exec.as_deref(), rows, columns).await?)
+        Ok(self.running_pod()?.resize_terminal(id, process.exec.as_deref(), rows, columns).await?)
     }
 
     /// Ends standard input after what has been written so far. Nothing happens when there is none.
@@ -130,8 +140,10 @@ impl Engine {
         if let Some(pod) = pod {
             let info = pod.info();
             answer.vmm_pid = if ended.is_empty() { info.vmm_pid } else { 0 };
-            answer.memory_mib = info.memory_mib;
-            answer.vcpus = u32::from(info.vcpus);
+            answer.memory_mib = info.size.memory_mib;
+            answer.vcpus = u32::from(info.size.vcpus);
+            answer.max_memory_mib = info.most.memory_mib;
+            answer.max_vcpus = u32::from(info.most.vcpus);
             answer.kernel_release = info.kernel_release;
             answer.timeline = timeline(self.vm_requested_us(), &info.timeline);
             answer.slots = info.slots.into_iter().map(slot).collect();

@@ -9,8 +9,8 @@ mod message;
 mod socket;
 
 pub use message::{
-    Boot, Call, CallError, Device, ErrorKind, Event, ExitReason, FromVmm, Outcome, Reply, Request, SlotIndex,
-    SlotState, Status, Timeline,
+    Boot, Call, CallError, Device, ErrorKind, Event, ExitReason, FromVmm, HotplugState, Outcome, Reply, Request,
+    SlotIndex, SlotState, Status, Timeline,
 };
 pub use socket::{Received, TransportError, receive, send};
 

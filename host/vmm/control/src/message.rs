@@ -44,6 +44,12 @@ pub enum Call {
     /// [`ErrorKind::EmptySlot`], or [`ErrorKind::Invalid`] when the slot holds no [`Device::Fs`] or there is no such
     /// export.
     Unexport { slot: SlotIndex, name: String },
+    /// Says how much of its hot-pluggable memory the guest shall have plugged, in MiB: even, at most
+    /// [`HotplugState::size_mib`]. At the start it is 0. The guest's driver follows when it can; [`Status::hotplug`] tells how
+    /// far it is. What it plugs beyond, it is refused; what it does not give back, it keeps.
+    ///
+    /// [`ErrorKind::Invalid`] for another number, [`ErrorKind::State`] in a VM without such memory.
+    RequestMemory { mib: u64 },
     /// Answered by [`Reply::Status`].
     Status,
     /// Stops the VM at once and ends the process.
@@ -56,8 +62,14 @@ pub enum Call {
 pub struct Boot {
     /// Guest RAM in MiB, 64 to 1 Mi.
     pub memory_mib: u64,
+    /// Memory in MiB that can be plugged later ([`Call::RequestMemory`]): a multiple of 128, at most 1 Mi; 0 for none.
+    /// Address space only, until the guest has plugged it. There is less where the machine's guest-physical addresses
+    /// end before: [`Status::hotplug`] tells.
+    pub hotplug_mib: u64,
     /// 1 to 64.
     pub vcpus: u8,
+    /// How many of them the guest's kernel brings online by itself, 1 to `vcpus`; the others are there, offline.
+    pub online_vcpus: u8,
     /// The guest's vsock context id, at least 3.
     pub guest_cid: u32,
     /// Appended to the VMM's own kernel command line; printable ASCII.
@@ -192,10 +204,23 @@ pub enum ExitReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub slots: Vec<SlotState>,
+    /// None in a VM without hot-pluggable memory.
+    pub hotplug: Option<HotplugState>,
     /// Console bytes dropped after the limit.
     pub console_dropped: u64,
     /// Open vsock connections.
     pub vsock_connections: u32,
+}
+
+/// Memory that can be plugged, in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotplugState {
+    /// What there is of [`Boot::hotplug_mib`].
+    pub size_mib: u64,
+    /// What the guest shall have plugged.
+    pub requested_mib: u64,
+    /// What it has, by the device's own count.
+    pub plugged_mib: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,11 +15,14 @@ use crate::layout::{CMDLINE_MAX, PORT_READY, SLOT_COUNT, slot_address, slot_irq}
 /// - `no_timer_check`: the interrupt controller is KVM's; testing its wiring takes time.
 /// - `tsc=reliable`: no watchdog measuring the TSC against slower clocks.
 /// - `swiotlb=noforce`: no bounce buffers, there is no such DMA.
+/// - `memory_hotplug.online_policy=auto-movable`: of memory that is plugged, three times what the kernel has for itself
+///   holds only what can be moved, so that it can be unplugged again; of what goes beyond, a quarter is the kernel's, which
+///   needs it to manage the rest (`mm/memory_hotplug.c`). With movable memory alone a small VM could not grow far.
 /// - `dummy.numdummies=0 fb_tunnels=none`: no interfaces but those that the pod is given, and loopback.
 const FIXED: &str = "console=ttyS0 loglevel=4 earlyprintk=ttyS0 reboot=k panic=1 nomodule \
     i8042.noaux i8042.nomux i8042.dumbkbd i8042.nopnp \
     random.trust_cpu=on no_timer_check tsc=reliable swiotlb=noforce \
-    dummy.numdummies=0 fb_tunnels=none";
+    memory_hotplug.online_policy=auto-movable dummy.numdummies=0 fb_tunnels=none";
 
 /// Why the command line cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +36,13 @@ pub enum CmdlineError {
     TooLong { length: usize, max: usize },
 }
 
-/// Makes the command line, with `addition` at its end, so that it overrides and may hold `-- init arguments`.
-pub fn command_line(addition: &str) -> Result<String, CmdlineError> {
+/// Makes the command line of a guest that brings `online_vcpus` CPUs up by itself. `addition` is at its end, so that it
+/// overrides and may hold `-- init arguments`.
+pub fn command_line(online_vcpus: u8, addition: &str) -> Result<String, CmdlineError> {
     if let Some((position, byte)) = addition.bytes().enumerate().find(|(_, byte)| !(0x20..0x7f).contains(byte)) {
         return Err(CmdlineError::NotPrintable { position, byte });
     }
-    let mut line = format!("{FIXED} husk.port={PORT_READY:#x}");
+    let mut line = format!("{FIXED} maxcpus={online_vcpus} husk.port={PORT_READY:#x}");
     for slot in 0..SLOT_COUNT {
         // Without an id the platform devices are numbered in this order.
         write!(line, " virtio_mmio.device=4K@{:#x}:{}", slot_address(slot), slot_irq(slot))
@@ -61,9 +65,9 @@ mod tests {
 
     #[test]
     fn every_slot_is_named_once_and_room_is_left() {
-        let line = command_line("").unwrap();
+        let line = command_line(1, "").unwrap();
         assert_eq!(line.matches("virtio_mmio.device=").count(), 32);
-        assert!(line.contains(" husk.port=0x510 "));
+        assert!(line.contains(" maxcpus=1 husk.port=0x510 "));
         assert!(line.contains("4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"));
         assert!(line.contains("4K@0xd001f000:17"));
         assert!(line.len() < CMDLINE_MAX - 384, "{}", line.len());
@@ -71,17 +75,17 @@ mod tests {
 
     #[test]
     fn the_addition_comes_last() {
-        assert!(command_line("quiet -- --flag").unwrap().ends_with(" quiet -- --flag"));
+        assert!(command_line(1, "quiet -- --flag").unwrap().ends_with(" quiet -- --flag"));
     }
 
     #[test]
     fn control_characters_are_refused() {
-        assert_eq!(command_line("a\nb"), Err(CmdlineError::NotPrintable { position: 1, byte: b'\n' }));
-        assert!(command_line("\u{e9}").is_err());
+        assert_eq!(command_line(1, "a\nb"), Err(CmdlineError::NotPrintable { position: 1, byte: b'\n' }));
+        assert!(command_line(1, "\u{e9}").is_err());
     }
 
     #[test]
     fn a_long_addition_is_refused() {
-        assert!(matches!(command_line(&"x".repeat(2000)), Err(CmdlineError::TooLong { .. })));
+        assert!(matches!(command_line(1, &"x".repeat(2000)), Err(CmdlineError::TooLong { .. })));
     }
 }

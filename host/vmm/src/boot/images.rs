@@ -86,7 +86,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::memory::allocate;
+    use crate::memory::MemoryMap;
 
     fn file(content: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_kernel_is_named_so() {
-        let ram = allocate(64).unwrap();
+        let ram = MemoryMap::new(64, 0, 46).unwrap().allocate().unwrap();
         for content in [&b""[..], b"#!/bin/sh\n", &[0x7f, b'E', b'L', b'F'], &[0; 4096]] {
             let error = load_kernel(&ram, &mut file(content)).unwrap_err();
             assert!(error.to_string().contains("vmlinux"), "{error}");
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_initramfs_lies_page_aligned_at_the_end_of_memory() {
-        let ram = allocate(64).unwrap();
+        let ram = MemoryMap::new(64, 0, 46).unwrap().allocate().unwrap();
         let initramfs = load_initramfs(&ram, &mut file(&[7; 5000]), 0x200_0000).unwrap();
         assert_eq!(initramfs, Initramfs { address: (64 << 20) - 0x2000, size: 5000 });
         let last: u8 = ram.read_obj(GuestAddress(u64::from(initramfs.address) + 4999)).unwrap();
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn an_initramfs_never_overlaps_the_kernel() {
-        let ram = allocate(64).unwrap();
+        let ram = MemoryMap::new(64, 0, 46).unwrap().allocate().unwrap();
         let error = load_initramfs(&ram, &mut file(&[7; 5000]), (64 << 20) - 0x1000).unwrap_err();
         assert!(matches!(error, ImageError::InitramfsTooLarge { .. }));
         assert!(matches!(load_initramfs(&ram, &mut file(&[]), 0), Err(ImageError::EmptyInitramfs)));

@@ -1,7 +1,7 @@
 //! `struct boot_params`, the "zero page" (`Documentation/arch/x86/zero-page.rst`), and the command line it points to.
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::{Initramfs, PlaceError};
 use crate::layout::{CMDLINE, HIGH_RAM, LOW_RAM_END, ZERO_PAGE};
@@ -20,24 +20,28 @@ fn ram_entry(start: u64, end: u64) -> boot_e820_entry {
 }
 
 /// RAM as the guest may use it. What is not listed is no RAM to Linux: the EBDA, the BIOS area with the MPTable, the
-/// MMIO gap.
-fn e820(ram: &GuestRam) -> Vec<boot_e820_entry> {
+/// MMIO gap, and memory that is not plugged.
+fn e820(boot_ram: &[(GuestAddress, usize)]) -> Vec<boot_e820_entry> {
     let mut entries = Vec::new();
-    for region in ram.iter() {
-        let start = region.start_addr().0;
-        let end = start.saturating_add(region.len());
-        if start == 0 {
+    for (start, size) in boot_ram {
+        let end = start.0.saturating_add(u64::try_from(*size).unwrap_or(0));
+        if start.0 == 0 {
             entries.push(ram_entry(0, LOW_RAM_END));
             entries.push(ram_entry(HIGH_RAM, end));
         } else {
-            entries.push(ram_entry(start, end));
+            entries.push(ram_entry(start.0, end));
         }
     }
     entries
 }
 
 /// Writes the zero page and the command line, which must fit [`crate::layout::CMDLINE_MAX`] with its NUL.
-pub fn write_params(ram: &GuestRam, cmdline: &str, initramfs: Initramfs) -> Result<(), PlaceError> {
+pub fn write_params(
+    ram: &GuestRam,
+    boot_ram: &[(GuestAddress, usize)],
+    cmdline: &str,
+    initramfs: Initramfs,
+) -> Result<(), PlaceError> {
     let at = GuestAddress(CMDLINE);
     let mut text = cmdline.as_bytes().to_vec();
     text.push(0);
@@ -52,7 +56,7 @@ pub fn write_params(ram: &GuestRam, cmdline: &str, initramfs: Initramfs) -> Resu
     params.hdr.cmdline_size = u32::try_from(cmdline.len()).unwrap_or(0);
     params.hdr.ramdisk_image = initramfs.address;
     params.hdr.ramdisk_size = initramfs.size;
-    let entries = e820(ram);
+    let entries = e820(boot_ram);
     let mut table = params.e820_table;
     for (slot, entry) in table.iter_mut().zip(&entries) {
         *slot = *entry;
@@ -67,12 +71,13 @@ pub fn write_params(ram: &GuestRam, cmdline: &str, initramfs: Initramfs) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::allocate;
+    use crate::memory::MemoryMap;
 
     #[test]
     fn the_zero_page_leads_to_command_line_initramfs_and_memory() {
-        let ram = allocate(128).unwrap();
-        write_params(&ram, "panic=1", Initramfs { address: 0x700_0000, size: 42 }).unwrap();
+        let map = MemoryMap::new(128, 1024, 46).unwrap();
+        let ram = map.allocate().unwrap();
+        write_params(&ram, map.boot(), "panic=1", Initramfs { address: 0x700_0000, size: 42 }).unwrap();
         let params: boot_params = ram.read_obj(GuestAddress(ZERO_PAGE)).unwrap();
         let header = params.hdr;
         assert_eq!(header.header.to_le_bytes(), *b"HdrS");
@@ -89,8 +94,7 @@ mod tests {
 
     #[test]
     fn memory_above_the_gap_is_listed() {
-        let ram = allocate(5 * 1024).unwrap();
-        let entries = e820(&ram);
+        let entries = e820(MemoryMap::new(5 * 1024, 1024, 46).unwrap().boot());
         assert_eq!(entries.len(), 3);
         assert_eq!(({ entries[2].addr }, { entries[2].size }), (4 << 30, 2 << 30));
     }

@@ -78,7 +78,7 @@ pub fn write_tables(ram: &GuestRam) -> Result<(), PlaceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::allocate;
+    use crate::memory::MemoryMap;
 
     #[test]
     fn the_code_segment_is_the_one_linux_expects() {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_first_gib_maps_to_itself() {
-        let ram = allocate(64).unwrap();
+        let ram = MemoryMap::new(64, 0, 46).unwrap().allocate().unwrap();
         write_tables(&ram).unwrap();
         let last: u64 = ram.read_obj(GuestAddress(PD + 8 * 511)).unwrap();
         assert_eq!(last, (1 << 30) - (2 << 20) + 0x83);

@@ -24,6 +24,13 @@ fn bits_for(count: u8) -> u32 {
     count.max(1).next_power_of_two().trailing_zeros()
 }
 
+/// Bits of a guest-physical address: leaf 0x8000_0008, EAX; 36 where there is no such leaf (Intel SDM volume 2A, CPUID).
+#[must_use]
+pub fn address_bits(supported: &CpuId) -> u32 {
+    let leaf = supported.as_slice().iter().find(|entry| entry.function == 0x8000_0008);
+    leaf.map_or(36, |entry| entry.eax & 0xff)
+}
+
 /// Fits KVM's CPUID to vCPU `id` of `count`.
 pub(super) fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> Result<CpuId, VmError> {
     let mut entries = supported.as_slice().to_vec();
@@ -131,6 +138,13 @@ mod tests {
         assert_eq!(find(&cpuid, 0x8000_0008, 0).ecx, 5 | (3 << 12));
         assert_eq!((find(&cpuid, 4, 0).eax >> 14) & 0xfff, 5);
         assert_eq!(find(&cpuid, 4, 0).eax >> 26, 5);
+    }
+
+    #[test]
+    fn addresses_are_as_wide_as_the_machine_says() {
+        let leaf = kvm_cpuid_entry2 { function: 0x8000_0008, eax: 0x3028, ..Default::default() };
+        assert_eq!(address_bits(&CpuId::from_entries(&[leaf]).unwrap()), 40);
+        assert_eq!(address_bits(&CpuId::from_entries(&[]).unwrap()), 36);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use vm_memory::GuestAddress;
 
 use crate::vm::{Vm, VmError, refused};
 
+pub use cpuid::address_bits;
 pub use registers::set_entry;
 pub use thread::{Bus, Command, MachineEvent, Mailbox, VcpuHandle, install_kick_handler};
 

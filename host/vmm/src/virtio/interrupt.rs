@@ -50,6 +50,11 @@ impl Interrupt {
         self.raise(USED_RING);
     }
 
+    /// Tells the driver to read configuration space again.
+    pub fn config_changed(&self) {
+        self.raise(CONFIG);
+    }
+
     /// Puts the device into DEVICE_NEEDS_RESET (section 2.1.2): it cannot go on until the driver resets it.
     pub fn needs_reset(&self) {
         self.shared.needs_reset.store(true, Ordering::SeqCst);

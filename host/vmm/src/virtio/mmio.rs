@@ -69,7 +69,7 @@ impl MmioDevice {
     /// The guest reads at `offset` of the slot.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         if let Some(offset) = offset.checked_sub(register::CONFIG) {
-            self.device.read_config(offset, data);
+            self.device.spec().config.read(offset, data);
         } else {
             answer(data, || self.read_register(offset));
         }
@@ -84,8 +84,7 @@ impl MmioDevice {
             register::INTERRUPT_STATUS => self.device.interrupt().pending(),
             register::STATUS => self.device.status(),
             register::SHM_FIRST..=register::SHM_LAST => NO_SHARED_MEMORY,
-            // Configuration never changes while a device is plugged.
-            register::CONFIG_GENERATION => 0,
+            register::CONFIG_GENERATION => self.device.spec().config.generation(),
             other => read_identity(other),
         }
     }

@@ -96,7 +96,8 @@ impl Rig {
 
     fn plug(&self) -> Result<SlotIndex, SlotError> {
         let config = vec![1, 2, 3, 4, 5, 6];
-        let spec = DeviceSpec { name: "test", device_type: 77, features: FEATURE, queues: &[16, 32], config };
+        let spec =
+            DeviceSpec { name: "test", device_type: 77, features: FEATURE, queues: &[16, 32], config: config.into() };
         let worker = Worker::spawn_unconfined("test", Recorder(self.sessions.clone())).unwrap();
         self.slots.plug(VirtioDevice::new(spec, Arc::clone(&self.ram), worker).unwrap())
     }

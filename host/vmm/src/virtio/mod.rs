@@ -2,18 +2,20 @@
 //!
 //! - [`state`]: the state machine of a device, independent of its transport;
 //! - [`mmio`]: the virtio-mmio registers in front of it; [`slots`]: the row of places for such devices;
-//! - [`queue`], [`buffer`], [`interrupt`]: what a running device works with;
+//! - [`config`], [`queue`], [`buffer`], [`interrupt`]: what a running device works with;
 //! - [`worker`]: the thread that a device runs on;
-//! - [`blk`], [`fs`], [`net`], [`vsock`]: the devices, each with `mod.rs` (constants, errors) and `device.rs` (the work).
+//! - [`balloon`], [`blk`], [`fs`], [`mem`], [`net`], [`vsock`]: the devices, each with `mod.rs` (constants, errors) and `device.rs` (the work).
 //!
 //! Section numbers are those of the virtio specification, version 1.2.
 
 pub mod balloon;
 pub mod blk;
 pub mod buffer;
+pub mod config;
 pub mod fs;
 pub mod interrupt;
 pub mod io;
+pub mod mem;
 pub mod mmio;
 pub mod net;
 pub mod queue;

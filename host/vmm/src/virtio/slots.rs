@@ -100,6 +100,12 @@ impl SlotTable {
         Ok(())
     }
 
+    /// Tells the driver of a slot's device that its configuration space has changed.
+    pub fn announce_config(&self, index: SlotIndex) -> Result<(), SlotError> {
+        lock(self.place(index)?).as_ref().ok_or(SlotError::Empty(index))?.mmio.device().announce_config();
+        Ok(())
+    }
+
     fn place(&self, index: SlotIndex) -> Result<&Mutex<Option<Filled>>, SlotError> {
         let place = usize::try_from(index.0).ok().and_then(|place| self.slots.get(place));
         place.ok_or(SlotError::NoSuchSlot(index))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::config::ConfigSpace;
 use super::feature;
 use super::interrupt::Interrupt;
 use super::queue::{ActiveQueue, QueueConfig, QueueError};
@@ -37,7 +38,7 @@ pub struct DeviceSpec {
     /// Largest size of each queue.
     pub queues: &'static [u16],
     /// The device-specific configuration space.
-    pub config: Vec<u8>,
+    pub config: ConfigSpace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,12 +165,11 @@ impl VirtioDevice {
         }
     }
 
-    /// Reads configuration space; what lies beyond its end is 0.
-    pub fn read_config(&self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.spec.config.get(offset..)).unwrap_or_default();
-        for (to, from) in data.iter_mut().zip(rest) {
-            *to = *from;
+    /// Tells the driver that configuration space has changed. Before DRIVER_OK there is nobody to tell: a driver reads it
+    /// when it starts.
+    pub fn announce_config(&self) {
+        if self.phase == Phase::Active {
+            self.interrupt.config_changed();
         }
     }
 

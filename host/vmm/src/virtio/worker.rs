@@ -142,6 +142,18 @@ impl Drop for Worker {
     }
 }
 
+/// Waits for kicks of `queues`, unless there is `more` to do; true when the session is over.
+pub(super) fn wait_for_kicks(queues: &[ActiveQueue], stop: &EventFd, more: bool) -> Result<bool, DeviceError> {
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let events = queues.iter().map(ActiveQueue::kick).chain([stop]);
+    let mut fds: Vec<_> = events.map(|event| PollFd::from_borrowed_fd(descriptor(event), PollFlags::IN)).collect();
+    rustix::io::retry_on_intr(|| poll(&mut fds, more.then_some(&now)))?;
+    for queue in queues {
+        let _ = queue.kick().read();
+    }
+    Ok(fds.last().is_some_and(|stop| !stop.revents().is_empty()))
+}
+
 /// Whether `event` is readable now.
 pub(super) fn is_readable(event: &EventFd) -> Result<bool, DeviceError> {
     let mut fds = [PollFd::from_borrowed_fd(descriptor(event), PollFlags::IN)];

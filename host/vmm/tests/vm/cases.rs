@@ -19,6 +19,9 @@ macro_rules! cases {
 cases![
     a_guest_becomes_ready_once_and_exits_with_its_code,
     four_vcpus_come_online,
+    vcpus_stay_offline_until_the_guest_wants_them,
+    memory_is_plugged_used_and_given_back,
+    a_vm_with_room_for_memory_refuses_more_than_that,
     a_reset_ends_the_vm,
     a_triple_fault_is_told_from_a_reset,
     a_kernel_panic_is_a_reset_with_a_log,
@@ -55,10 +58,78 @@ fn a_guest_becomes_ready_once_and_exits_with_its_code() {
 
 fn four_vcpus_come_online() {
     let mut request = boot_request("serve");
-    request.vcpus = 4;
+    (request.vcpus, request.online_vcpus) = (4, 4);
     let mut vmm = Vmm::boot(request);
     vmm.wait_ready();
     assert_eq!(vmm.guest().ask("cpus"), "0-3");
+}
+
+fn vcpus_stay_offline_until_the_guest_wants_them() {
+    let mut request = boot_request("serve");
+    (request.vcpus, request.online_vcpus) = (4, 1);
+    let mut vmm = Vmm::boot(request);
+    vmm.wait_ready();
+    let mut guest = vmm.guest();
+    assert_eq!(guest.ask("cpus"), "0");
+    for _ in 0..3 {
+        assert_eq!(guest.ask("switch-cpu 1 1"), "ok");
+        assert_eq!(guest.ask("switch-cpu 3 1"), "ok");
+        assert_eq!(guest.ask("cpus"), "0-1,3");
+        assert_eq!(guest.ask("switch-cpu 3 0"), "ok");
+        assert_eq!(guest.ask("switch-cpu 1 0"), "ok");
+        assert_eq!(guest.ask("cpus"), "0");
+    }
+}
+
+fn kib(line: &str) -> u64 {
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn memory_is_plugged_used_and_given_back() {
+    let mut request = boot_request("serve");
+    // Less than three times its memory: all of it is movable.
+    (request.memory_mib, request.hotplug_mib) = (512, 4096);
+    let mut vmm = Vmm::boot(request);
+    vmm.wait_ready();
+    let mut guest = vmm.guest();
+    let before = kib(&guest.ask("memory"));
+    let resident = vmm.resident();
+    // Not a multiple of what Linux adds at once.
+    vmm.request_memory(1026);
+    let grown = kib(&guest.ask("memory"));
+    assert!((1000 << 10..=1026 << 10).contains(&(grown - before)), "{before} {grown}");
+    assert_eq!(guest.ask("touch 900"), "900");
+    assert!(vmm.resident() >= resident + (900 << 20));
+    // Buffers of devices lie in it, too.
+    vmm.plug(&disk(64), false, "").unwrap();
+    assert_eq!(guest.ask("bind 1"), "ok");
+    assert_eq!(guest.ask("sum vda"), (64 << 20).to_string());
+    vmm.request_memory(0);
+    assert_eq!(kib(&guest.ask("memory")), before);
+    assert!(vmm.resident() < resident + (150 << 20), "{} {resident}", vmm.resident());
+    vmm.request_memory(256);
+    assert_eq!(guest.ask("touch 600"), "600");
+    assert_eq!(vmm.unplug(SlotIndex(30), true).unwrap_err().kind, ErrorKind::Invalid);
+}
+
+fn a_vm_with_room_for_memory_refuses_more_than_that() {
+    let mut request = boot_request("serve");
+    request.hotplug_mib = 128;
+    let mut vmm = Vmm::boot(request);
+    vmm.wait_ready();
+    for mib in [1, 130, u64::MAX] {
+        let error = vmm.call(Call::RequestMemory { mib }, &[]).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid, "{mib}: {error}");
+    }
+    assert_eq!(vmm.status().hotplug.unwrap().requested_mib, 0);
+    let mut vmm = Vmm::boot(boot_request("serve"));
+    vmm.wait_ready();
+    let error = vmm.call(Call::RequestMemory { mib: 0 }, &[]).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::State, "{error}");
+    let mut request = boot_request("serve");
+    request.online_vcpus = 2;
+    let error = Vmm::spawn().try_boot(request, File::open("/dev/null").unwrap()).unwrap_err();
+    assert!(error.kind == ErrorKind::Invalid && error.message.contains("2 vCPUs"), "{error}");
 }
 
 fn a_reset_ends_the_vm() {
@@ -93,8 +164,7 @@ fn memory_beyond_the_gap_is_usable() {
     let mut vmm = Vmm::boot(request);
     vmm.wait_ready();
     let line = vmm.guest().ask("memory");
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib > 3900 * 1024, "{line}");
+    assert!(kib(&line) > 3900 * 1024, "{line}");
 }
 
 fn a_file_that_is_no_kernel_is_refused() {
@@ -248,13 +318,14 @@ fn many_disks_share_interrupt_lines() {
     vmm.wait_ready();
     let mut guest = vmm.guest();
     let image = read_only(&disk(1));
-    for index in 1..32 {
+    // The last slot is the balloon's.
+    for index in 1..31 {
         assert_eq!(vmm.plug(&image, true, "").unwrap(), SlotIndex(index));
         assert_eq!(guest.ask(&format!("bind {index}")), "ok");
     }
     assert_eq!(vmm.plug(&image, true, "").unwrap_err().kind, ErrorKind::NoFreeSlot);
     let disks = guest.ask("disks");
-    assert_eq!(disks.split(',').count(), 31);
+    assert_eq!(disks.split(',').count(), 30);
     for disk in disks.split(',') {
         assert_eq!(guest.ask(&format!("sum {disk}")), (1 << 20).to_string(), "{disk}");
     }
@@ -285,7 +356,7 @@ fn exchange(stream: std::os::unix::net::UnixStream, bytes: &[u8]) -> Vec<u8> {
 
 fn a_stream_echoes_64_mib() {
     let mut request = boot_request("serve");
-    request.vcpus = 2;
+    (request.vcpus, request.online_vcpus) = (2, 2);
     let mut vmm = Vmm::boot(request);
     vmm.wait_ready();
     let bytes = pattern(64 << 20);

@@ -103,11 +103,25 @@ fn commands(connection: File) {
     }
 }
 
+/// Writes to every page of so much memory, and answers how many MiB read back as written.
+fn touch(mib: usize) -> usize {
+    let mut memory = vec![0_u8; mib << 20];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 7;
+    }
+    memory.chunks(4096).filter(|page| std::hint::black_box(page[0]) == 7).count() >> 8
+}
+
 fn command(line: &str) -> std::io::Result<String> {
     let words: Vec<&str> = line.split(' ').collect();
     let device = |name: &str| format!("/dev/{name}");
     Ok(match words.as_slice() {
         ["cpus"] => fs::read_to_string("/sys/devices/system/cpu/online")?.trim().to_owned(),
+        ["switch-cpu", cpu, state] => {
+            fs::write(format!("/sys/devices/system/cpu/cpu{cpu}/online"), state)?;
+            "ok".to_owned()
+        }
+        ["touch", mib] => touch(mib.parse().unwrap()).to_string(),
         ["memory"] => fs::read_to_string("/proc/meminfo")?.lines().next().unwrap_or_default().to_owned(),
         ["bind", slot] => {
             fs::write(format!("{DRIVER}/bind"), format!("virtio-mmio.{slot}"))?;

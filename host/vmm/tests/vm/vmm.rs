@@ -27,7 +27,9 @@ pub(crate) struct Vmm {
 pub(crate) fn boot_request(test: &str) -> Boot {
     Boot {
         memory_mib: 256,
+        hotplug_mib: 0,
         vcpus: 1,
+        online_vcpus: 1,
         guest_cid: 3,
         cmdline: format!("test={test} {}", std::env::var("HUSK_TEST_CMDLINE").unwrap_or_default()),
         console_limit: 1 << 20,
@@ -157,6 +159,21 @@ impl Vmm {
         self.call(Call::Unplug { slot, force }, &[])
     }
 
+    /// Asks for so much memory to be plugged, and waits until it is.
+    pub(crate) fn request_memory(&mut self, mib: u64) {
+        assert_eq!(self.call(Call::RequestMemory { mib }, &[]).unwrap(), Reply::Done);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        loop {
+            let hotplug = self.status().hotplug.unwrap();
+            assert_eq!(hotplug.requested_mib, mib);
+            if hotplug.plugged_mib == mib {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "{hotplug:?}; console:\n{}", self.console());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     pub(crate) fn status(&mut self) -> Status {
         match self.call(Call::Status, &[]).unwrap() {
             Reply::Status(status) => status,
@@ -189,6 +206,13 @@ impl Vmm {
     pub(crate) fn guest(&self) -> Guest {
         let stream = self.connect(guest::COMMANDS).unwrap();
         Guest { answers: BufReader::new(stream.try_clone().unwrap()), stream }
+    }
+
+    /// Resident memory of the process in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// Open descriptors and threads of the process.

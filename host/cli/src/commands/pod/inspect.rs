@@ -102,6 +102,9 @@ async fn inspect(engine: &Engine, pod: &PodRecord) -> anyhow::Result<Value> {
             "VmmPid": live.as_ref().and_then(|l| l.vmm_pid).unwrap_or_default(),
             "MemoryMiB": boot.as_ref().map(|b| b.memory_mib),
             "CPUs": boot.as_ref().map(|b| b.vcpus),
+            // As large it can become while it runs.
+            "MaxMemoryMiB": live.as_ref().map(|l| l.max_memory_mib),
+            "MaxCPUs": live.as_ref().map(|l| l.max_vcpus),
             "Kernel": boot.as_ref().map(|b| b.kernel.clone()),
             "Slots": slots,
         },

@@ -2,6 +2,7 @@
 
 mod inspect;
 mod ls;
+mod update;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub(crate) enum Command {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ls::Args),
     Inspect(inspect::Args),
+    Update(update::Args),
     /// Stop all containers of pods, and then their VMs
     Stop {
         /// Seconds between stop signal and SIGKILL [default: each container's own]
@@ -42,6 +44,7 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<()> 
     match command {
         Command::Ls(args) => ls::run(engine, args).await,
         Command::Inspect(args) => inspect::run(engine, args).await,
+        Command::Update(args) => update::run(engine, args).await,
         Command::Stop { time, pods } => {
             super::for_each(&pods, |name| {
                 let engine = engine.clone();

@@ -7,7 +7,7 @@ use husk_client::{Fifos, Shim, TaskError, Wanted};
 use husk_image::Lease;
 use jiff::Timestamp;
 
-use super::{Args, Place, plan, running_pod};
+use super::{Args, Place, join, plan};
 use crate::engine::Engine;
 use crate::error::{self, Advise as _};
 use crate::output::progress;
@@ -17,7 +17,7 @@ use crate::pods::process::ProcessId;
 use crate::pods::record::{ContainerRecord, Phase};
 use crate::pods::runner::{self, Ended};
 use crate::pods::supervisor::phase_of;
-use crate::pods::{boot, lookup, teardown};
+use crate::pods::{boot, lookup, size, teardown};
 use crate::terminal::attach::{self, Process};
 use crate::terminal::signals::Forwarded;
 
@@ -101,8 +101,7 @@ async fn prepare(engine: &Engine, args: &Args) -> anyhow::Result<Ready> {
     let progress = progress::of_images(args.quiet);
     match plan::place(args)? {
         Place::Existing(name) => {
-            let pod = running_pod(engine, &name).await?;
-            let (container, leases) = prepare::into_pod(engine, &pod, &plan::container(args)?, progress).await?;
+            let (pod, container, leases) = join(engine, &name, &plan::container(args)?, progress).await?;
             Ok(Ready::in_pod(engine, pod.id, container, leases))
         }
         place => {
@@ -187,7 +186,13 @@ async fn settle(engine: &Engine, shim: &Shim, ready: &Ready, ended: &Ended) -> a
     match (ready.private, container.auto_remove) {
         (true, true) => teardown::remove_pod(engine, &record).await,
         (true, false) => teardown::finish(engine, dir, phase_of(&record, false), ended.message.clone()).await,
-        (false, true) => Ok(dir.remove_container(&container.id)?),
+        (false, true) => {
+            dir.remove_container(&container.id)?;
+            if container.joined {
+                size::follow_removal(engine, &record.id).await;
+            }
+            Ok(())
+        }
         (false, false) => Ok(()),
     }
 }

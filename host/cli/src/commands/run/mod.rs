@@ -9,17 +9,19 @@ mod security;
 mod users;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use husk_image::{Lease, Progress};
 
 use crate::engine::Engine;
 use crate::error::Advise as _;
 use crate::network::flags::NetworkArgs;
 use crate::output::{self, progress};
 use crate::pods::detach::{self, Report};
-use crate::pods::plan::{PullPolicy, RestartPolicy};
+use crate::pods::plan::{ContainerPlan, PullPolicy, RestartPolicy};
 use crate::pods::record::{ContainerRecord, PodRecord};
-use crate::pods::{lookup, observe, prepare};
+use crate::pods::{lookup, observe, prepare, size};
 use crate::terminal::attach;
 
 /// Run a command in a new container, in a new pod unless --pod says otherwise
@@ -172,8 +174,7 @@ async fn detached(engine: &Engine, args: &Args) -> anyhow::Result<u8> {
     let progress = progress::of_images(args.quiet);
     let id = match plan::place(args)? {
         Place::Existing(name) => {
-            let pod = running_pod(engine, &name).await?;
-            let (container, _leases) = prepare::into_pod(engine, &pod, &plan::container(args)?, progress).await?;
+            let (pod, container, _leases) = join(engine, &name, &plan::container(args)?, progress).await?;
             supervise_one(engine, &pod, &container).await?;
             container.id
         }
@@ -197,6 +198,24 @@ async fn running_pod(engine: &Engine, name: &str) -> anyhow::Result<PodRecord> {
     Ok(pod)
 }
 
+/// Adds a container to a running pod, which grows by the container's limits.
+async fn join(
+    engine: &Engine,
+    name: &str,
+    plan: &ContainerPlan,
+    progress: Arc<dyn Progress>,
+) -> anyhow::Result<(PodRecord, ContainerRecord, Vec<Lease>)> {
+    let pod = running_pod(engine, name).await?;
+    let (container, leases) = prepare::into_pod(engine, &pod, plan, progress).await?;
+    let limited = plan.limits.memory.is_some() || plan.limits.cpu_milli.is_some();
+    if limited && let Err(error) = size::follow(engine, &pod.id).await {
+        engine.pods.open(&pod.id).remove_container(&container.id)?;
+        return Err(error)
+            .hint("without --memory and --cpus of its own a container shares what the pod has with the others");
+    }
+    Ok((pod, container, leases))
+}
+
 /// Starts a supervisor for a container that was added to a pod, and removes it again when it cannot be started.
 async fn supervise_one(engine: &Engine, pod: &PodRecord, container: &ContainerRecord) -> anyhow::Result<()> {
     let dir = engine.pods.open(&pod.id);
@@ -206,6 +225,7 @@ async fn supervise_one(engine: &Engine, pod: &PodRecord, container: &ContainerRe
             Some(Report::Ready) => return Ok(()),
             Some(Report::Failed { text, exit_code, .. }) => {
                 dir.remove_container(&container.id)?;
+                size::follow_removal(engine, &pod.id).await;
                 return Err(anyhow::anyhow!(text)).exit_code(exit_code);
             }
             Some(_) => {}

@@ -1,6 +1,6 @@
 use super::*;
 use crate::pods::ids;
-use crate::pods::record::{Phase, Status, Wanted};
+use crate::pods::record::{OwnSize, Phase, Status, Wanted};
 
 pub(crate) fn container(name: &str) -> ContainerRecord {
     ContainerRecord {
@@ -8,6 +8,7 @@ pub(crate) fn container(name: &str) -> ContainerRecord {
         name: name.into(),
         short_name: name.into(),
         kind: Default::default(),
+        joined: false,
         image: "busybox".into(),
         image_id: "sha256:0".into(),
         volume_images: Vec::new(),
@@ -47,6 +48,7 @@ pub(crate) fn pod(name: &str, containers: Vec<ContainerRecord>) -> PodRecord {
         network: Default::default(),
         ips: Vec::new(),
         network_ms: None,
+        own_size: OwnSize::default(),
         named_volumes: Vec::new(),
         phase: Phase::Pending,
         message: None,

@@ -1,12 +1,10 @@
 //! The loop over the queues.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::event::descriptor;
 use crate::memory::{self, GuestRam};
 use crate::virtio::queue::ActiveQueue;
-use crate::virtio::worker::{Backend, DeviceError, Session};
+use crate::virtio::worker::{Backend, DeviceError, Session, wait_for_kicks};
 
 /// A balloon that stays empty.
 #[derive(Debug, Default)]
@@ -21,7 +19,7 @@ impl Backend for Balloon {
             for (index, queue) in queues.iter_mut().enumerate() {
                 more |= serve_queue(queue, &memory, index == REPORTING)?;
             }
-            if wait(&queues, stop, more)? {
+            if wait_for_kicks(&queues, stop, more)? {
                 return Ok(());
             }
         }
@@ -50,16 +48,4 @@ pub(super) fn serve_queue(queue: &mut ActiveQueue, memory: &GuestRam, reports: b
     }
     queue.notify()?;
     Ok(true)
-}
-
-/// Waits for kicks, unless there is `more` to do; true when the session is over.
-fn wait(queues: &[ActiveQueue], stop: &EventFd, more: bool) -> Result<bool, DeviceError> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let events = queues.iter().map(ActiveQueue::kick).chain([stop]);
-    let mut fds: Vec<_> = events.map(|event| PollFd::from_borrowed_fd(descriptor(event), PollFlags::IN)).collect();
-    rustix::io::retry_on_intr(|| poll(&mut fds, more.then_some(&now)))?;
-    for queue in queues {
-        let _ = queue.kick().read();
-    }
-    Ok(fds.last().is_some_and(|stop| !stop.revents().is_empty()))
 }

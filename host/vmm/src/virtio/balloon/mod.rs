@@ -28,7 +28,7 @@ pub fn spec() -> DeviceSpec {
         device_type: DEVICE_TYPE,
         features: FEATURE_PAGE_REPORTING,
         queues: QUEUES,
-        config: CONFIG.to_vec(),
+        config: CONFIG.to_vec().into(),
     }
 }
 

@@ -98,7 +98,13 @@ impl Disk {
         } else if self.sparse {
             features |= FEATURE_DISCARD | FEATURE_WRITE_ZEROES;
         }
-        DeviceSpec { name: NAME, device_type: super::DEVICE_TYPE, features, queues: QUEUES, config: self.config() }
+        DeviceSpec {
+            name: NAME,
+            device_type: super::DEVICE_TYPE,
+            features,
+            queues: QUEUES,
+            config: self.config().into(),
+        }
     }
 
     /// `struct virtio_blk_config` (section 5.2.4).
@@ -231,8 +237,8 @@ mod tests {
     #[test]
     fn the_configuration_tells_capacity_and_access() {
         let spec = Disk::new(image(4096).1, true, "").unwrap().spec();
-        assert_eq!(spec.config.len(), 60);
-        assert_eq!(spec.config[..8], 8_u64.to_le_bytes());
+        assert_eq!(spec.config.bytes().len(), 60);
+        assert_eq!(spec.config.bytes()[..8], 8_u64.to_le_bytes());
         assert_eq!(spec.features & (FEATURE_RO | FEATURE_DISCARD), FEATURE_RO);
     }
 }

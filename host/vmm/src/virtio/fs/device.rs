@@ -65,7 +65,7 @@ impl Fs {
     pub fn spec(&self) -> DeviceSpec {
         let mut config = self.tag.to_vec();
         config.extend_from_slice(&1_u32.to_le_bytes()); // num_request_queues
-        DeviceSpec { name: NAME, device_type: DEVICE_TYPE, features: 0, queues: QUEUES, config }
+        DeviceSpec { name: NAME, device_type: DEVICE_TYPE, features: 0, queues: QUEUES, config: config.into() }
     }
 
     /// Does what a chain asks for; returns how many bytes were written into it.

@@ -125,7 +125,7 @@ fn broken_chains_are_given_back() {
 #[test]
 fn the_configuration_tells_tag_and_queues() {
     let rig = Rig::new();
-    let config = rig.fs.spec().config;
+    let config = rig.fs.spec().config.bytes();
     assert_eq!(config.len(), 40);
     assert_eq!(config[..6], *b"husk\0\0");
     assert_eq!(config[36..], [1, 0, 0, 0]);

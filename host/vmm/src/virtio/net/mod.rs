@@ -73,7 +73,7 @@ pub fn spec(mac: [u8; 6], mtu: Option<u16>) -> Result<DeviceSpec, NetError> {
         features |= FEATURE_MTU;
         config.extend(mtu.to_le_bytes());
     }
-    Ok(DeviceSpec { name: NAME, device_type: DEVICE_TYPE, features, queues: QUEUES, config })
+    Ok(DeviceSpec { name: NAME, device_type: DEVICE_TYPE, features, queues: QUEUES, config: config.into() })
 }
 
 #[cfg(test)]

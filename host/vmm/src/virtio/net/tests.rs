@@ -46,7 +46,7 @@ fn arrives(network: &OwnedFd, bytes: &[u8]) {
 #[test]
 fn the_configuration_space_is_that_of_the_specification() {
     let spec = spec([2, 0, 0, 0, 0, 7], Some(1450)).unwrap();
-    assert_eq!(spec.config, [2, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0xaa, 5]);
+    assert_eq!(spec.config.bytes(), [2, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0xaa, 5]);
     assert_ne!(spec.features & FEATURE_MTU, 0);
     assert_eq!(super::spec([2; 6], None).unwrap().features & FEATURE_MTU, 0);
     assert!(matches!(super::spec([1; 6], None), Err(NetError::Mac(_))));

@@ -56,5 +56,5 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 fn spec(guest_cid: u32) -> DeviceSpec {
     let config = u64::from(guest_cid).to_le_bytes().to_vec();
-    DeviceSpec { name: NAME, device_type: DEVICE_TYPE, features: 0, queues: QUEUES, config }
+    DeviceSpec { name: NAME, device_type: DEVICE_TYPE, features: 0, queues: QUEUES, config: config.into() }
 }
