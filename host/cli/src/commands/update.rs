@@ -105,8 +105,8 @@ async fn update(engine: &Engine, found: &Found, change: &Change, restart: Option
     Ok(())
 }
 
-/// Changes the limits of a container and the size of its pod: when that grows, the pod first; when it shrinks, the
-/// container first.
+/// Changes the limits of a container and the size of its pod: first the pod grows, where it has to, then the container
+/// changes, then the pod shrinks.
 async fn limit(engine: &Engine, found: &Found, change: &Change) -> anyhow::Result<()> {
     let (id, dir) = (&found.container.id, engine.pods.open(&found.pod.id));
     let shim = engine.connect(&found.pod.id).await?.context("its pod is not running")?;
@@ -115,17 +115,13 @@ async fn limit(engine: &Engine, found: &Found, change: &Change) -> anyhow::Resul
     let before = PodSize::of(&dir, &found.pod, None)?;
     change.apply(&mut limits);
     let after = PodSize::of(&dir, &found.pod, Some((id, &limits)))?;
-    let grows = after.memory > before.memory;
-    if grows {
-        after.apply(&dir, &shim, Some(before)).await?;
-    }
+    let both = before.with(after);
+    both.apply(&dir, &shim, Some(before)).await?;
     if found.container.state.has_processes() {
         let mut resources = LinuxResources::default();
         change.apply(&mut resources);
         if let Err(error) = shim.update(id, &resources).await {
-            if grows {
-                before.apply(&dir, &shim, Some(after)).await?;
-            }
+            before.apply(&dir, &shim, Some(both)).await?;
             return Err(error.into());
         }
     }
@@ -135,11 +131,8 @@ async fn limit(engine: &Engine, found: &Found, change: &Change) -> anyhow::Resul
             linux.set_resources(Some(limits));
         }
     })?;
-    if !grows {
-        let resized = after.apply(&dir, &shim, Some(before)).await;
-        resized.context("the container has its new limits, its pod keeps its size")?;
-    }
-    Ok(())
+    let resized = after.apply(&dir, &shim, Some(both)).await;
+    resized.context("the container has its new limits, its pod keeps its size")
 }
 
 /// A limit above the pod's would limit nothing.

@@ -77,6 +77,12 @@ impl PodSize {
         Self { memory, cpu_milli }
     }
 
+    /// What holds both.
+    pub(crate) fn with(self, other: Self) -> Self {
+        let cpu_milli = self.cpu_milli.zip(other.cpu_milli).map(|(one, another)| one.max(another));
+        Self { memory: self.memory.max(other.memory), cpu_milli }
+    }
+
     /// Has the shim give the pod this size, where it differs from what the pod had `before`, if that is known. Puts what
     /// came of it on record.
     pub(crate) async fn apply(self, dir: &PodDir, shim: &Shim, before: Option<Self>) -> anyhow::Result<()> {
@@ -162,6 +168,12 @@ mod tests {
         let needs = [app(Some(100), Some(500)), joined(Some(30), Some(250))];
         assert_eq!(PodSize::from(Some(70), None, &needs), size(70, Some(750)));
         assert_eq!(PodSize::from(None, Some(9), &needs), size(130, Some(9)));
+    }
+
+    #[test]
+    fn of_two_sizes_the_larger_parts_hold_both() {
+        assert_eq!(size(5, Some(1)).with(size(3, Some(2))), size(5, Some(2)));
+        assert_eq!(size(3, None).with(size(5, Some(2))), size(5, None));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod cases;
 mod files;
+mod growth;
 mod guest;
 mod guest_files;
 mod initramfs;
@@ -18,7 +19,7 @@ fn main() {
         guest::main();
         return;
     }
-    let tests = cases::ALL.iter().chain(files::ALL).map(|(name, case)| {
+    let tests = cases::ALL.iter().chain(files::ALL).chain(growth::ALL).map(|(name, case)| {
         Trial::test(*name, move || {
             case();
             Ok(())
