@@ -78,6 +78,9 @@ fn halves<T>(pointer: *const T) -> [u32; 2] {
     [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
+/// How often loading is tried while signals come in between.
+const LOAD_ATTEMPTS: usize = 64;
+
 /// Loads a program and attaches it to a cgroup. Those of cgroups below may only restrict further.
 pub(super) fn attach(cgroup: &Cgroup, kind: Kind, code: &[Instruction]) -> Result<()> {
     const PROG_LOAD: libc::c_int = 5;
@@ -87,7 +90,12 @@ pub(super) fn attach(cgroup: &Cgroup, kind: Kind, code: &[Instruction]) -> Resul
     let length = u32::try_from(code.len()).map_err(|_| Errno::TOOBIG).on("bpf", format_args!("{kind:?} rules"))?;
     let [code_low, code_high] = halves(code.as_ptr());
     let [license_low, license_high] = halves(c"Apache-2.0".as_ptr());
-    let loaded = bpf(PROG_LOAD, &[program_type, length, code_low, code_high, license_low, license_high])
+    let attributes = [program_type, length, code_low, code_high, license_low, license_high];
+    // A signal, such as that of a child's end, makes the verifier give up (`do_check` in kernel/bpf/verifier.c).
+    let loaded = std::iter::repeat_with(|| bpf(PROG_LOAD, &attributes))
+        .take(LOAD_ATTEMPTS)
+        .find(|loaded| *loaded != Err(Errno::AGAIN))
+        .unwrap_or(Err(Errno::AGAIN))
         .on("bpf", format_args!("BPF_PROG_LOAD of the {kind:?} rules"))?;
     let program = i32::try_from(loaded).map_err(|_| Errno::BADF).on("bpf", format_args!("{kind:?} rules"))?;
     // SAFETY: the kernel has just made this descriptor for us.
