@@ -344,7 +344,10 @@ fn an_unsupported_field_is_refused_by_its_name_before_anything_is_made() {
             pod(&format!("{container}  volumes: [{{name: kvm, hostPath: {{path: /dev/kvm, type: CharDevice}}}}]\n")),
             vec!["spec.volumes[0].hostPath.type", "CharDevice"],
         ),
-        (pod(&format!("{container}      livenessProbe: {{exec: {{command: [\"true\"]}}}}\n")), vec!["livenessProbe"]),
+        (
+            pod(&format!("{container}      lifecycle: {{postStart: {{tcpSocket: {{port: 80}}}}}}\n")),
+            vec!["lifecycle.postStart.tcpSocket"],
+        ),
         (pod(&format!("{container}      imagePulPolicy: Always\n")), vec!["imagePulPolicy"]),
         (pod(&format!("{container}      resources: {{limits: {{memory: lots}}}}\n")), vec!["memory", "lots"]),
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n".to_owned(), vec!["Deployment", "Pod"]),
