@@ -57,7 +57,7 @@ pub(crate) fn shell(script: &str) -> Process {
 
 pub(crate) fn kernel(fs_type: &str, destination: &str, flags: u64, data: &str) -> Mount {
     let kind = Kind::Kernel(KernelMount { fs_type: fs_type.to_owned(), data: data.to_owned() });
-    Mount { destination: destination.to_owned(), flags, kind: Some(kind) }
+    Mount { destination: destination.to_owned(), flags, kind: Some(kind), ..Mount::default() }
 }
 
 /// A container with the mounts that runtimes give it.

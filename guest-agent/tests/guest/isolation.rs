@@ -120,7 +120,7 @@ async fn identity(client: Client) {
 }
 
 fn mount(destination: &str, flags: u64, kind: Kind) -> Mount {
-    Mount { destination: destination.to_owned(), flags, kind: Some(kind) }
+    Mount { destination: destination.to_owned(), flags, kind: Some(kind), ..Mount::default() }
 }
 
 fn volume(name: &str, sub_path: &str) -> Kind {
