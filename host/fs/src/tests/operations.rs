@@ -361,7 +361,7 @@ fn the_session_is_negotiated() {
     let client = Client::new(false);
     let reply = client.init();
     assert_eq!(reply.len(), 64);
-    assert_eq!(number(&reply, 0), 7 | (39 << 32));
+    assert_eq!(number(&reply, 0), 7 | (41 << 32));
     let old = Body::new().u32(7).u32(8).u32(0).u32(0);
     assert_eq!(client.call(opcode::INIT, 0, old).unwrap_err(), Errno::PROTO);
     assert_eq!(client.call(4321, 1, Body::new()).unwrap_err(), Errno::NOSYS);
