@@ -1,10 +1,22 @@
 //! What the guest's memory is used for, seen from inside.
 
 use anyhow::{Context, Result};
+use husk_tests::parity::{Case, HuskPod, Root};
 use serde::Serialize;
 
-/// The agent is process 1; `/proc/meminfo` says what the kernel took for itself after its start.
-pub(super) const SCRIPT: &str = "grep -hE '^(VmRSS|RssAnon|RssFile)' /proc/1/status; cat /proc/meminfo";
+/// A container that sees the processes of the whole guest, of which the agent is the first.
+const CASE: &str = "
+- name: agent
+  spec: {linux: {namespaces: [{type: mount}, {type: ipc}, {type: uts}, {type: network}, {type: cgroup}]}}
+  script: grep -hE '^(Name|VmRSS|RssAnon)' /proc/1/status
+";
+
+/// The agent's memory, in lines of `/proc/PID/status`, in a pod of its own.
+pub(super) fn agent() -> String {
+    let root = Root::new();
+    let pod = HuskPod::new(&root);
+    Case::list(CASE).iter().map(|case| pod.run(case).output).collect()
+}
 
 /// KiB.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -35,7 +47,7 @@ impl Inside {
     }
 }
 
-/// Reads what [`SCRIPT`] printed in a VM of so much RAM.
+/// Reads the lines of [`agent`] and `/proc/meminfo` of a VM of so much RAM.
 pub(super) fn look(text: &str, vm_mib: u64) -> Result<Inside> {
     let kib = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
