@@ -317,6 +317,7 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
         entropy: random,
         wall_clock_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         hostname: plan.hostname,
+        domainname: plan.domainname,
         hosts: hosts.into_bytes(),
         resolv_conf: plan.resolv_conf.into_bytes(),
         sysctls: plan.sysctls,
