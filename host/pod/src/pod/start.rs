@@ -141,7 +141,7 @@ fn check(config: &PodConfig, ceiling: Ceiling) -> Result<SandboxPlan, StartError
     // Its memory is given only as the guest touches it; but what can never be given is better said now.
     match room::available_mib() {
         Some(available) if plan.size.memory_mib > available => {
-            let (needed, overhead) = (plan.size.memory_mib, spec::GUEST_OVERHEAD >> 20);
+            let (needed, overhead) = (plan.size.memory_mib, plan.size.overhead_mib());
             Err(StartError::NoRoom { needed, overhead, available })
         }
         _ => Ok(plan),
