@@ -24,6 +24,7 @@ mod error;
 pub mod hosts;
 pub mod layer;
 mod limits;
+pub mod login;
 mod progress;
 mod reference;
 mod registry;

@@ -88,7 +88,14 @@ enum Ended {
     Refused(ContentError),
 }
 
-struct Endpoint {
+/// What a registry said to credentials.
+pub(crate) enum Answer {
+    Taken,
+    Refused(String),
+    Unavailable(String),
+}
+
+pub(crate) struct Endpoint {
     host: Host,
     client: Client,
     http: reqwest::Client,
@@ -247,7 +254,7 @@ impl Registry {
 }
 
 impl Endpoint {
-    fn new(host: Host, credentials: &Credentials, reference: &Reference) -> Result<Self, RegistryError> {
+    pub(crate) fn new(host: Host, credentials: &Credentials, reference: &Reference) -> Result<Self, RegistryError> {
         let failed = |cause: &dyn std::fmt::Display| RegistryError::Client {
             host: host.authority.clone(),
             cause: cause.to_string(),
@@ -284,22 +291,45 @@ impl Endpoint {
         Failure { host: self.host.authority.clone(), cause, absent, passing }
     }
 
+    fn url(&self, path: &str) -> String {
+        let scheme = if self.host.plain_http { "http" } else { "https" };
+        format!("{scheme}://{}/v2/{path}", self.host.authority)
+    }
+
+    /// A request with the host's own token, or name and password.
+    async fn signed(&self, request: reqwest::RequestBuilder) -> Result<reqwest::RequestBuilder, Failure> {
+        let token = self.client.auth(&self.reference, &self.auth, RegistryOperation::Pull).await;
+        Ok(match (token.map_err(|error| self.client_failure(&error))?, &self.auth) {
+            (Some(token), _) => request.bearer_auth(token),
+            // The client has found out that names and passwords are what is wanted.
+            (None, RegistryAuth::Basic(user, password)) => request.basic_auth(user, Some(password)),
+            (None, _) => request,
+        })
+    }
+
+    /// Shows the host who asks.
+    pub(crate) async fn log_in(&self) -> Answer {
+        let request = match self.signed(self.http.get(self.url(""))).await {
+            Ok(request) => request,
+            Err(failure) if failure.absent => return Answer::Refused(failure.cause),
+            Err(failure) => return Answer::Unavailable(failure.cause),
+        };
+        match request.send().await.map(|response| response.status()) {
+            Ok(status) if status.is_success() => Answer::Taken,
+            Ok(status) if matches!(status.as_u16(), 401 | 403) => Answer::Refused(format!("HTTP {status}")),
+            Ok(status) => Answer::Unavailable(format!("HTTP {status}")),
+            Err(error) => Answer::Unavailable(chain(&error)),
+        }
+    }
+
     /// A manifest's or index's bytes. Not through `oci-client`, which would read a document of any
     /// length into memory.
     async fn manifest(&self, what: &str, limits: &Limits) -> Result<Vec<u8>, Ended> {
-        let token = self.client.auth(&self.reference, &self.auth, RegistryOperation::Pull).await;
-        let token = token.map_err(|error| Ended::Failed(self.client_failure(&error)))?;
-        let scheme = if self.host.plain_http { "http" } else { "https" };
-        let url = format!("{scheme}://{}/v2/{}/manifests/{what}", self.host.authority, self.reference.repository());
-        let mut request = self.http.get(url).header("Accept", MANIFEST_TYPES.join(", "));
+        let url = self.url(&format!("{}/manifests/{what}", self.reference.repository()));
+        let request = self.http.get(url).header("Accept", MANIFEST_TYPES.join(", "));
+        let mut request = self.signed(request).await.map_err(Ended::Failed)?;
         if let Some(namespace) = self.reference.namespace() {
             request = request.query(&[("ns", namespace)]);
-        }
-        match (token, &self.auth) {
-            (Some(token), _) => request = request.bearer_auth(token),
-            // The client has found out that names and passwords are what is wanted.
-            (None, RegistryAuth::Basic(user, password)) => request = request.basic_auth(user, Some(password)),
-            (None, _) => {}
         }
         let passing = |error: reqwest::Error| Ended::Failed(self.failed(chain(&error), false, true));
         let mut response = request.send().await.map_err(passing)?;

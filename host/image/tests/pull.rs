@@ -13,6 +13,7 @@ use common::layers::{Item, What, tar};
 use common::reader;
 use common::registry::{Registry, USER};
 use husk_image::credentials::{Credentials, Keychain, Secret};
+use husk_image::login::LoginError;
 use husk_image::{
     BlobProblem, ContentError, Event, Image, Progress, PullError, PullOptions, Reference, RegistryError, Silent, Store,
 };
@@ -204,6 +205,16 @@ async fn a_private_image_is_for_those_who_know_the_password() {
         let credentials = Credentials::Password { user: USER.0.into(), password: Secret::from(USER.1.to_owned()) };
         Keychain::Given { registry: registry.to_owned(), credentials }
     };
+    let address = registry.address.to_string();
+    let check = async |password: &str, name: &str| {
+        let credentials = Credentials::Password { user: USER.0.into(), password: Secret::from(password.to_owned()) };
+        husk_image::login::check(name, &credentials, Path::new("/nonexistent")).await
+    };
+    check(USER.1, &address).await.unwrap();
+    let error = check("wrong", &address).await.unwrap_err();
+    assert!(matches!(&error, LoginError::Refused { cause, .. } if cause.contains("401")), "{error}");
+    assert!(matches!(check(USER.1, "no registry").await.unwrap_err(), LoginError::Name(_)));
+    assert!(matches!(check(USER.1, "127.0.0.1:1").await.unwrap_err(), LoginError::Unavailable { .. }));
     for refused in [Keychain::Empty, keychain("wrong"), given("other.example")] {
         let error = pull(refused, &name).await.unwrap_err();
         assert!(matches!(&error, PullError::Registry(RegistryError::NotFound { .. })), "{error}");

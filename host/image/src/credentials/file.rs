@@ -88,8 +88,9 @@ impl AuthFile {
         Ok(Self { path: path.to_owned(), ..file })
     }
 
-    /// The credential helper for a registry.
-    pub(super) fn helper(&self, registry: &str) -> Option<&str> {
+    /// The credential helper for a registry (`docker.io`, `registry.example:5000`), which then knows better than the file.
+    #[must_use]
+    pub fn helper(&self, registry: &str) -> Option<&str> {
         let own = self.helpers.iter().find(|(name, _)| registry_name(name) == registry).map(|(_, helper)| helper);
         // Docker leaves an empty entry beside what it gives to the store.
         let here = self.auths.iter().any(|(key, entry)| registry_name(key) == registry && !entry.is_empty());
@@ -143,6 +144,12 @@ impl AuthFile {
         let auth = STANDARD.encode(format!("{user}:{}", password.reveal()));
         let key = if registry == "docker.io" { DOCKER_HUB } else { registry };
         self.auths.insert(key.to_owned(), Entry { auth, ..Entry::default() });
+    }
+
+    /// Every registry that the file itself knows.
+    #[must_use]
+    pub fn registries(&self) -> Vec<String> {
+        self.auths.keys().map(|key| registry_name(key).to_owned()).collect()
     }
 
     /// Whether there was anything for the registry.
