@@ -272,10 +272,25 @@ impl Supervisor {
         for container in record.containers.iter().rev().filter(|c| c.kind == Kind::Sidecar) {
             let found = super::lookup::Found { pod: record.clone(), container: container.clone() };
             let grace = Duration::from_secs(container.stop_timeout);
-            if let Err(error) = teardown::signal_end(&self.engine, &found, grace).await {
+            let ended = if self.is_first_to_stop(&container.id) {
+                teardown::signal_end(&self.engine, &found, grace).await
+            } else {
+                teardown::wait_for_end(&self.engine, &found, grace).await
+            };
+            if let Err(error) = ended {
                 tracing::warn!("sidecar {}: {error}", container.name);
             }
         }
+    }
+
+    /// Whether nobody else stops the container already: whoever stops a pod says so on record before it begins. A
+    /// second stop signal could meet the program while it sees to the first.
+    fn is_first_to_stop(&self, id: &str) -> bool {
+        let mut first = true;
+        self.change(id, |container| {
+            first = std::mem::replace(&mut container.wanted, Wanted::Stop) == Wanted::Run;
+        });
+        first
     }
 
     async fn remove_what_asked_for_it(&self, mine: &[ContainerRecord]) -> anyhow::Result<()> {

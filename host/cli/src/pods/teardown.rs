@@ -53,6 +53,14 @@ pub(crate) async fn signal_end(engine: &Engine, found: &Found, grace: Duration) 
     Ok(())
 }
 
+/// Waits for the end of a container that somebody else stops, at most for the grace and what a kill takes.
+pub(crate) async fn wait_for_end(engine: &Engine, found: &Found, grace: Duration) -> anyhow::Result<()> {
+    if let Some(shim) = engine.connect(&found.pod.id).await? {
+        let _ = timeout(grace + KILL_END, shim.wait(&found.container.id, None)).await;
+    }
+    Ok(())
+}
+
 /// Ends a task and waits for that, bounded: its preStop hook and its stop signal, together within the grace, and
 /// SIGKILL.
 pub(crate) async fn end_task(target: &Target, container: &ContainerRecord, grace: Duration) -> Result<(), TaskError> {
