@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use husk_tests::fixture::{Husk, Output, images};
+use husk_tests::fixture::{Husk, Output, Registry, Running, USER, images};
 use serde_json::Value;
 
 /// Compares the listing that a container wrote with that of the independent reader, line by line.
@@ -123,4 +123,28 @@ fn an_image_is_read_only_to_its_containers() {
     assert_eq!(husk.ok(&["run", "--rm", "busybox", "sh", "-c", "cat /etc/group | head -n 1; ls /file 2>&1 || :"]), {
         "root:x:0:\nls: /file: No such file or directory"
     });
+}
+
+#[test]
+fn a_private_image_needs_a_login() {
+    let mut husk = Husk::with_empty_store();
+    let registry = Registry::private();
+    let address = registry.address().to_string();
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("config.json");
+    husk.use_registry(registry);
+    husk.set("REGISTRY_AUTH_FILE", &file);
+    husk.run(&["pull", "busybox"]).fails_saying(&["busybox", "husk login"]);
+    let log_in = |password: &str| {
+        let mut command = husk.command(["login", "-u", USER.0, "--password-stdin", &address]);
+        Running::start(&mut command, Some(format!("{password}\n").into_bytes())).finish()
+    };
+    let refused = log_in("hunter2");
+    refused.fails_saying(&[&address, "does not take the name and password"]);
+    assert!(!refused.stderr.contains("hunter2") && !file.exists(), "{refused}");
+    assert_eq!(log_in(USER.1).success().text(), "Login Succeeded!");
+    assert_eq!(husk.ok(&["run", "--rm", "busybox", "echo", "in"]), "in");
+    husk.ok(&["logout", &address]);
+    husk.run(&["logout", &address]).fails_saying(&["not logged in", &address]);
+    husk.run(&["pull", "debian"]).fails_saying(&["husk login"]);
 }

@@ -251,18 +251,28 @@ fn a_container_that_crashes_again_and_again_leaves_nothing_in_the_guest() {
     husk.down(&manifest);
 }
 
+/// Half a million short lines and 100 MB of long ones, each beginning with its number.
 #[test]
-fn many_lines_arrive_whole_and_in_their_order() {
-    const LINES: usize = 2_000_000;
+fn a_hundred_megabytes_of_lines_arrive_whole_and_in_their_order() {
+    const SHORT: usize = 500_000;
+    const LONG: usize = 100_000;
     let husk = Husk::new();
-    husk.ok(&["run", "-d", "--name", "writer", "busybox", "seq", "1", &LINES.to_string()]);
+    let script = format!(
+        "BEGIN {{ for (i = 1; i <= {SHORT}; i++) print i; p = sprintf(\"%01000d\", 0); \
+         for (; i <= {SHORT} + {LONG}; i++) print i, p }}"
+    );
+    husk.ok(&["run", "-d", "--name", "writer", "busybox", "awk", &script]);
     assert_eq!(husk.wait_for_exit("writer").exit_code(), 0);
+    let state = husk.run(&["inspect", "writer"]).success().json()[0]["State"].clone();
+    println!("written from {} to {}", state["StartedAt"], state["FinishedAt"]);
     let output = husk.start(&["logs", "writer"]).finish_within(120).success();
     let mut count = 0;
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         count += 1;
-        assert_eq!(line, count.to_string().as_bytes(), "line {count}");
+        let (number, padding) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
+        assert_eq!(number, count.to_string().as_bytes(), "line {count}");
+        assert_eq!(padding.len(), if count > SHORT { 1001 } else { 0 }, "line {count}");
     }
-    assert_eq!(count, LINES);
+    assert_eq!(count, SHORT + LONG);
     husk.ok(&["rm", "writer"]);
 }

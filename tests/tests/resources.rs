@@ -97,7 +97,7 @@ fn memory_that_a_job_has_freed_is_the_hosts_again() {
 fn a_pod_that_cannot_fit_is_refused_before_anything_starts() {
     let husk = Husk::new();
     let output = husk.run(&["run", "--memory", "900g", "busybox", "true"]);
-    output.fails_saying(&["921728 MiB", "available"]);
+    output.fails_saying(&["936096 MiB", "available"]);
 }
 
 /// Memory of the pod's VM in MiB.

@@ -307,15 +307,14 @@ fn a_named_volume_outlives_its_containers() {
 }
 
 #[test]
-fn containers_that_share_a_pod_share_localhost() {
+fn containers_that_share_a_pod_share_localhost_and_names() {
     let husk = Husk::new();
-    husk.ok(&[
-        "run", "-d", "--pod", "new:pair", "--name", "first", "busybox", "nc", "-ll", "-p", "99", "-e", "hostname",
-    ]);
-    let script = "until nc localhost 99; do sleep 1; done; hostname";
+    let pod = ["run", "-d", "--pod", "new:pair", "--domainname", "nis.example", "--name", "first"];
+    husk.ok(&[&pod[..], &["busybox", "nc", "-ll", "-p", "99", "-e", "hostname"]].concat());
+    let script = "until nc localhost 99; do sleep 1; done; hostname; cat /proc/sys/kernel/domainname";
     let answer = husk.ok(&["run", "--rm", "--pod", "pair", "busybox", "sh", "-c", script]);
     let names: Vec<&str> = answer.lines().collect();
-    assert!(matches!(names.as_slice(), [first, second] if first == second), "{answer}");
+    assert!(matches!(names.as_slice(), [first, second, "nis.example"] if first == second), "{answer}");
     husk.ok(&["pod", "rm", "-f", "pair"]);
 }
 

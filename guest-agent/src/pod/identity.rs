@@ -90,6 +90,9 @@ pub fn seed(request: &ResumeRequest) -> Result<()> {
 /// Names the pod, writes its files and sysctls, makes its shared memory. May be repeated after a failure.
 pub fn name(request: &ResumeRequest) -> Result<()> {
     rustix::system::sethostname(request.hostname.as_bytes()).on("sethostname", &request.hostname)?;
+    if !request.domainname.is_empty() {
+        rustix::system::setdomainname(request.domainname.as_bytes()).on("setdomainname", &request.domainname)?;
+    }
     let hostname = format!("{}\n", request.hostname);
     for (name, content) in POD_FILES.iter().zip([&request.hosts[..], hostname.as_bytes(), &request.resolv_conf[..]]) {
         let path = Path::new(paths::POD_FILES).join(name);

@@ -3,8 +3,8 @@
 //!
 //! The way of an image, and where each step lives:
 //!
-//! 1. [`Reference`] says what is wanted; [`hosts`] and `registry` say where it is fetched, or
-//!    `archive` where it lies.
+//! 1. [`Reference`] says what is wanted; [`hosts`] and `registry` say where it is fetched,
+//!    [`credentials`] who asks for it, or `archive` where it lies.
 //! 2. `verify` reads manifest and config and holds every digest against what named it.
 //! 3. [`layer`] decompresses each layer and merges its tar stream into a [`tree`]; nothing is ever
 //!    unpacked onto the host's file system.
@@ -17,12 +17,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod archive;
+pub mod credentials;
 mod digest;
 pub mod erofs;
 mod error;
 pub mod hosts;
 pub mod layer;
 mod limits;
+pub mod login;
 mod progress;
 mod reference;
 mod registry;

@@ -15,11 +15,13 @@ use oci_client::{Client, Reference as OciReference, RegistryOperation};
 use thiserror::Error;
 
 use crate::Limits;
+use crate::credentials::{Credentials, CredentialsError};
 use crate::digest::Hasher;
 use crate::error::{BlobProblem, ContentError};
 use crate::hosts::{self, Host, HostsError};
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
+use crate::store::PullOptions;
 use crate::verify::{self, Blob, Document, Layer, MANIFEST_TYPES, Manifest};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -36,6 +38,9 @@ pub enum RegistryError {
     /// The configuration of hosts.
     #[error(transparent)]
     Hosts(#[from] HostsError),
+    /// Who asks.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// A client cannot be set up.
     #[error("a client for {host} cannot be set up: {cause}; see the certificates named in its hosts.toml")]
     Client {
@@ -46,7 +51,7 @@ pub enum RegistryError {
     },
     /// No host has the image or may be asked for it.
     #[error(
-        "image {image} was not found ({tried}): see that the name and tag are right; a private image cannot be pulled, registries are asked without credentials"
+        "image {image} was not found ({tried}): see that the name and tag are right; for a private image log in first (`husk login`)"
     )]
     NotFound {
         /// The image as the user names it.
@@ -83,10 +88,18 @@ enum Ended {
     Refused(ContentError),
 }
 
-struct Endpoint {
+/// What a registry said to credentials.
+pub(crate) enum Answer {
+    Taken,
+    Refused(String),
+    Unavailable(String),
+}
+
+pub(crate) struct Endpoint {
     host: Host,
     client: Client,
     http: reqwest::Client,
+    auth: RegistryAuth,
     reference: OciReference,
 }
 
@@ -99,12 +112,15 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(reference: &Reference, config: &Path, limits: Limits) -> Result<Self, RegistryError> {
+    pub(crate) async fn new(reference: &Reference, options: &PullOptions) -> Result<Self, RegistryError> {
         // The first provider of a process stays; a second one is no fault.
         let _already_there = rustls::crypto::ring::default_provider().install_default();
-        let hosts = hosts::hosts(config, reference.registry())?;
-        let endpoints = hosts.into_iter().map(|host| Endpoint::new(host, reference)).collect::<Result<_, _>>()?;
-        Ok(Self { image: reference.familiar(), reference: reference.clone(), endpoints, limits })
+        let mut endpoints = Vec::new();
+        for host in hosts::hosts(&options.registry_config, reference.registry())? {
+            let credentials = options.keychain.of(&host.authority, reference.repository()).await?;
+            endpoints.push(Endpoint::new(host, &credentials, reference)?);
+        }
+        Ok(Self { image: reference.familiar(), reference: reference.clone(), endpoints, limits: options.limits })
     }
 
     /// The manifest for this machine: of an index, the one it names.
@@ -238,7 +254,7 @@ impl Registry {
 }
 
 impl Endpoint {
-    fn new(host: Host, reference: &Reference) -> Result<Self, RegistryError> {
+    pub(crate) fn new(host: Host, credentials: &Credentials, reference: &Reference) -> Result<Self, RegistryError> {
         let failed = |cause: &dyn std::fmt::Display| RegistryError::Client {
             host: host.authority.clone(),
             cause: cause.to_string(),
@@ -268,26 +284,52 @@ impl Endpoint {
         if host.authority != reference.resolve_registry() {
             reference.set_mirror_registry(host.authority.clone());
         }
-        Ok(Self { host, client, http, reference })
+        Ok(Self { host, client, http, auth: credentials.for_client(), reference })
     }
 
     fn failed(&self, cause: String, absent: bool, passing: bool) -> Failure {
         Failure { host: self.host.authority.clone(), cause, absent, passing }
     }
 
+    fn url(&self, path: &str) -> String {
+        let scheme = if self.host.plain_http { "http" } else { "https" };
+        format!("{scheme}://{}/v2/{path}", self.host.authority)
+    }
+
+    /// A request with the host's own token, or name and password.
+    async fn signed(&self, request: reqwest::RequestBuilder) -> Result<reqwest::RequestBuilder, Failure> {
+        let token = self.client.auth(&self.reference, &self.auth, RegistryOperation::Pull).await;
+        Ok(match (token.map_err(|error| self.client_failure(&error))?, &self.auth) {
+            (Some(token), _) => request.bearer_auth(token),
+            // The client has found out that names and passwords are what is wanted.
+            (None, RegistryAuth::Basic(user, password)) => request.basic_auth(user, Some(password)),
+            (None, _) => request,
+        })
+    }
+
+    /// Shows the host who asks.
+    pub(crate) async fn log_in(&self) -> Answer {
+        let request = match self.signed(self.http.get(self.url(""))).await {
+            Ok(request) => request,
+            Err(failure) if failure.absent => return Answer::Refused(failure.cause),
+            Err(failure) => return Answer::Unavailable(failure.cause),
+        };
+        match request.send().await.map(|response| response.status()) {
+            Ok(status) if status.is_success() => Answer::Taken,
+            Ok(status) if matches!(status.as_u16(), 401 | 403) => Answer::Refused(format!("HTTP {status}")),
+            Ok(status) => Answer::Unavailable(format!("HTTP {status}")),
+            Err(error) => Answer::Unavailable(chain(&error)),
+        }
+    }
+
     /// A manifest's or index's bytes. Not through `oci-client`, which would read a document of any
     /// length into memory.
     async fn manifest(&self, what: &str, limits: &Limits) -> Result<Vec<u8>, Ended> {
-        let token = self.client.auth(&self.reference, &RegistryAuth::Anonymous, RegistryOperation::Pull).await;
-        let token = token.map_err(|error| Ended::Failed(self.client_failure(&error)))?;
-        let scheme = if self.host.plain_http { "http" } else { "https" };
-        let url = format!("{scheme}://{}/v2/{}/manifests/{what}", self.host.authority, self.reference.repository());
-        let mut request = self.http.get(url).header("Accept", MANIFEST_TYPES.join(", "));
+        let url = self.url(&format!("{}/manifests/{what}", self.reference.repository()));
+        let request = self.http.get(url).header("Accept", MANIFEST_TYPES.join(", "));
+        let mut request = self.signed(request).await.map_err(Ended::Failed)?;
         if let Some(namespace) = self.reference.namespace() {
             request = request.query(&[("ns", namespace)]);
-        }
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
         }
         let passing = |error: reqwest::Error| Ended::Failed(self.failed(chain(&error), false, true));
         let mut response = request.send().await.map_err(passing)?;
@@ -310,7 +352,7 @@ impl Endpoint {
     /// A blob, in pieces. Ends early when the piece is not wanted or the blob grows beyond its
     /// size: the caller, who counts, tells why.
     async fn blob(&self, blob: Blob, piece: &mut (dyn FnMut(&[u8]) -> Result<(), ()> + Send)) -> Result<(), Failure> {
-        self.client.store_auth_if_needed(self.reference.resolve_registry(), &RegistryAuth::Anonymous).await;
+        self.client.store_auth_if_needed(self.reference.resolve_registry(), &self.auth).await;
         let digest = blob.digest.to_string();
         let response = self.client.pull_blob_stream(&self.reference, digest.as_str()).await;
         let mut stream = response.map_err(|error| self.client_failure(&error))?.stream;

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use common::archive::{TestImage, digest};
 use common::layers::{Item, What, tar};
 use common::reader;
-use common::registry::Registry;
+use common::registry::{Registry, USER};
+use husk_image::credentials::{Credentials, Keychain, Secret};
+use husk_image::login::LoginError;
 use husk_image::{
     BlobProblem, ContentError, Event, Image, Progress, PullError, PullOptions, Reference, RegistryError, Silent, Store,
 };
@@ -178,4 +180,50 @@ async fn what_is_not_there_is_said_plainly() {
     let error = bench.store.pull(&"app".parse().unwrap(), &nowhere, Arc::new(Silent)).await.unwrap_err();
     assert!(matches!(error, PullError::Registry(RegistryError::Unavailable { .. })), "{error}");
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_private_image_is_for_those_who_know_the_password() {
+    let registry = Registry::start_private().await;
+    let test = image();
+    registry.push("team/app", "1", &test).await;
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path().join("images")).unwrap();
+    let file = root.path().join("config.json");
+    let keychain = |password: &str| {
+        let mut auth = husk_image::credentials::AuthFile::read(&file).unwrap();
+        auth.set(&registry.address.to_string(), USER.0, &Secret::from(password.to_owned()));
+        auth.write().unwrap();
+        Keychain::File(file.clone())
+    };
+    let pull = async |keychain: Keychain, name: &str| {
+        let options = PullOptions { registry_config: "/nonexistent".into(), keychain, ..PullOptions::default() };
+        store.pull(&name.parse().unwrap(), &options, Arc::new(Silent)).await
+    };
+    let name = format!("{}/team/app:1", registry.address);
+    let given = |registry: &str| {
+        let credentials = Credentials::Password { user: USER.0.into(), password: Secret::from(USER.1.to_owned()) };
+        Keychain::Given { registry: registry.to_owned(), credentials }
+    };
+    let address = registry.address.to_string();
+    let check = async |password: &str, name: &str| {
+        let credentials = Credentials::Password { user: USER.0.into(), password: Secret::from(password.to_owned()) };
+        husk_image::login::check(name, &credentials, Path::new("/nonexistent")).await
+    };
+    check(USER.1, &address).await.unwrap();
+    let error = check("wrong", &address).await.unwrap_err();
+    assert!(matches!(&error, LoginError::Refused { cause, .. } if cause.contains("401")), "{error}");
+    assert!(matches!(check(USER.1, "no registry").await.unwrap_err(), LoginError::Name(_)));
+    assert!(matches!(check(USER.1, "127.0.0.1:1").await.unwrap_err(), LoginError::Unavailable { .. }));
+    for refused in [Keychain::Empty, keychain("wrong"), given("other.example")] {
+        let error = pull(refused, &name).await.unwrap_err();
+        assert!(matches!(&error, PullError::Registry(RegistryError::NotFound { .. })), "{error}");
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("husk login") && !text.contains("wrong") && !text.contains(USER.1), "{text}");
+    }
+    assert!(store.list().unwrap().is_empty());
+    let image = pull(keychain(USER.1), &name).await.unwrap();
+    assert_eq!(image.id.to_string(), test.id());
+    store.remove(&name, false).unwrap();
+    pull(given(&registry.address.to_string()), &name).await.unwrap();
 }

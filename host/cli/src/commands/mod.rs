@@ -10,6 +10,8 @@ mod inspect;
 mod kill;
 mod kube;
 mod load;
+mod login;
+mod logout;
 mod logs;
 mod pause;
 mod pod;
@@ -75,6 +77,8 @@ pub(crate) enum Command {
     Kube(kube::Command),
     Pull(pull::Args),
     Load(load::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Images(images::Args),
     Rmi(rmi::Args),
     Tag(tag::Args),
@@ -89,9 +93,11 @@ pub(crate) enum Command {
 /// Runs a command and answers the exit code.
 pub(crate) async fn run(command: Command) -> anyhow::Result<u8> {
     match command {
-        // These two are for machines and people that do not have everything yet.
+        // These need nothing of pods and images.
         Command::Check(args) => check::run(args).await,
         Command::Version(args) => version::run(args),
+        Command::Login(args) => login::run(args).await.map(|()| 0),
+        Command::Logout(args) => logout::run(&args).map(|()| 0),
         command => with_engine(command, Engine::open()?).await,
     }
 }
@@ -122,7 +128,7 @@ async fn with_engine(command: Command, engine: Engine) -> anyhow::Result<u8> {
         Command::Rmi(args) => rmi::run(engine, args)?,
         Command::Tag(args) => tag::run(engine, args)?,
         Command::Volume(command) => volume::run(engine, command).await?,
-        Command::Check(_) | Command::Version(_) => {}
+        Command::Check(_) | Command::Version(_) | Command::Login(_) | Command::Logout(_) => {}
     }
     Ok(0)
 }

@@ -91,6 +91,7 @@ pub(super) fn pod(pod: &Pod, objects: &Objects) -> Result<PodPlan, Vec<String>> 
         network,
         uid: context.downward.uid,
         hostname,
+        domainname: None,
         share_process_namespace: spec.share_process_namespace.unwrap_or(false),
         restart_policy,
         exit_policy: ExitPolicy::Stop,

@@ -29,6 +29,8 @@ pub(crate) struct PodPlan {
     pub(crate) namespace: String,
     pub(crate) uid: String,
     pub(crate) hostname: String,
+    /// NIS domain name; none: "(none)", as Linux says it.
+    pub(crate) domainname: Option<String>,
     pub(crate) share_process_namespace: bool,
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) exit_policy: ExitPolicy,

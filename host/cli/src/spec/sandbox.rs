@@ -64,6 +64,7 @@ pub(crate) fn sandbox(pod_id: &str, plan: &PodPlan) -> Spec {
         .set_process(None)
         .set_mounts(None)
         .set_hostname(Some(plan.hostname.clone()))
+        .set_domainname(plan.domainname.clone())
         .set_linux(Some(linux))
         .set_annotations(Some(annotations));
     spec

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::convert::{self, Layers};
 use super::{Image, LookupError, Store, StoreError};
 use crate::Limits;
+use crate::credentials::Keychain;
 use crate::error::ContentError;
 use crate::hosts;
 use crate::progress::{Event, Progress};
@@ -27,14 +28,16 @@ const DOWNLOADS: usize = 3;
 pub struct PullOptions {
     /// Directory of registry hosts, see [`hosts`](crate::hosts).
     pub registry_config: PathBuf,
+    /// Who asks.
+    pub keychain: Keychain,
     /// What an image may ask of this host.
     pub limits: Limits,
 }
 
 impl Default for PullOptions {
-    /// `$HUSK_REGISTRY_CONFIG_DIR`, else `/etc/husk/certs.d`.
+    /// `$HUSK_REGISTRY_CONFIG_DIR`, else `/etc/husk/certs.d`, and the user's credentials.
     fn default() -> Self {
-        Self { registry_config: hosts::default_dir(), limits: Limits::default() }
+        Self { registry_config: hosts::default_dir(), keychain: Keychain::of_user(), limits: Limits::default() }
     }
 }
 
@@ -77,7 +80,7 @@ impl Store {
             progress.event(Event::Cached { name: &name });
             return Ok(image);
         }
-        let registry = Registry::new(reference, &options.registry_config, options.limits)?;
+        let registry = Registry::new(reference, options).await?;
         let manifest = registry.manifest().await?;
         if self.has(manifest.config.digest) {
             let lock = self.lock()?;

@@ -6,8 +6,13 @@ use std::process::{Child, Command, Stdio};
 
 use super::archive::{TestImage, digest, hex};
 
+/// Name and password of a private registry's only user, and what htpasswd(1) makes of them.
+pub const USER: (&str, &str) = ("me", "se:cret");
+const HTPASSWD: &str = "me:$2b$05$abcdefghijklmnopqrstuuWqeDdmk0qhXLYvA33lbC9M700ynI2Oa\n";
+
 pub struct Registry {
     pub address: SocketAddr,
+    private: bool,
     dir: tempfile::TempDir,
     process: Child,
 }
@@ -21,16 +26,30 @@ impl Drop for Registry {
 
 impl Registry {
     pub async fn start() -> Self {
+        Self::start_as(false).await
+    }
+
+    /// Which answers nobody but [`USER`].
+    pub async fn start_private() -> Self {
+        Self::start_as(true).await
+    }
+
+    async fn start_as(private: bool) -> Self {
         // The pusher's own need; the first one of the process stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = dir.path().join("config.yml");
         let storage = dir.path().join("storage");
-        let text = format!(
+        let mut text = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
             storage.display()
         );
+        if private {
+            let users = dir.path().join("htpasswd");
+            std::fs::write(&users, HTPASSWD).unwrap();
+            text += &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", users.display());
+        }
         std::fs::write(&config, text).unwrap();
         let process = Command::new("docker-registry")
             .arg("serve")
@@ -39,7 +58,7 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry runs: install docker-registry");
-        let registry = Self { address, dir, process };
+        let registry = Self { address, private, dir, process };
         for _ in 0..600 {
             if TcpStream::connect(address).is_ok() {
                 return registry;
@@ -49,19 +68,24 @@ impl Registry {
         panic!("docker-registry did not listen on {address}");
     }
 
+    /// As the user, where only that one is answered.
+    fn signed(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        if self.private { request.basic_auth(USER.0, Some(USER.1)) } else { request }
+    }
+
     async fn blob(&self, repository: &str, bytes: &[u8]) {
         let client = reqwest::Client::new();
         let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
-        let begun = client.post(url).send().await.unwrap().error_for_status().unwrap();
+        let begun = self.signed(client.post(url)).send().await.unwrap().error_for_status().unwrap();
         let mut place: reqwest::Url = begun.headers()["location"].to_str().unwrap().parse().unwrap();
         place.query_pairs_mut().append_pair("digest", &digest(bytes));
-        client.put(place).body(bytes.to_vec()).send().await.unwrap().error_for_status().unwrap();
+        self.signed(client.put(place).body(bytes.to_vec())).send().await.unwrap().error_for_status().unwrap();
     }
 
     pub async fn manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) {
         let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.address);
         let put = reqwest::Client::new().put(url).header("Content-Type", media_type).body(bytes.to_vec());
-        put.send().await.unwrap().error_for_status().unwrap();
+        self.signed(put).send().await.unwrap().error_for_status().unwrap();
     }
 
     pub async fn push(&self, repository: &str, tag: &str, image: &TestImage) {

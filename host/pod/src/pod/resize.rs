@@ -102,7 +102,8 @@ impl Pod {
         }
         let wanted = spec::memory_mib(bytes).unwrap_or(u64::MAX);
         if wanted > most.memory_mib {
-            return Err(ResizeError::Memory { wanted, most: most.memory_mib, overhead: spec::GUEST_OVERHEAD >> 20 });
+            let overhead = VmSize { memory_mib: wanted, ..most }.overhead_mib();
+            return Err(ResizeError::Memory { wanted, most: most.memory_mib, overhead });
         }
         let more = wanted.saturating_sub(now.memory_mib);
         match room::available_mib() {

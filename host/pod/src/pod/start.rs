@@ -141,7 +141,7 @@ fn check(config: &PodConfig, ceiling: Ceiling) -> Result<SandboxPlan, StartError
     // Its memory is given only as the guest touches it; but what can never be given is better said now.
     match room::available_mib() {
         Some(available) if plan.size.memory_mib > available => {
-            let (needed, overhead) = (plan.size.memory_mib, spec::GUEST_OVERHEAD >> 20);
+            let (needed, overhead) = (plan.size.memory_mib, plan.size.overhead_mib());
             Err(StartError::NoRoom { needed, overhead, available })
         }
         _ => Ok(plan),
@@ -317,6 +317,7 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
         entropy: random,
         wall_clock_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         hostname: plan.hostname,
+        domainname: plan.domainname,
         hosts: hosts.into_bytes(),
         resolv_conf: plan.resolv_conf.into_bytes(),
         sysctls: plan.sysctls,

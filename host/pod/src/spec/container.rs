@@ -45,6 +45,10 @@ pub(crate) fn container(spec: &Spec, pod: PodTraits) -> Result<ContainerPlan, Sp
         let why = "kernel parameters belong to the pod; set them on its sandbox";
         return Err(SpecError::unsupported("linux.sysctl", "(set)", why));
     }
+    if !pod.single_container {
+        let why = "the domain name is the pod's; set it on its sandbox";
+        super::refuse_text("domainname", spec.domainname().as_ref(), why)?;
+    }
     let process = match spec.process() {
         Some(wanted) => process::process(wanted)?,
         None => return Err(SpecError::invalid("process", "(absent)", "a container needs a program to run")),

@@ -6,7 +6,6 @@ use super::{SpecError, refuse_members, refuse_some, refuse_text};
 
 /// Refuses what neither a sandbox nor a container can have.
 pub(crate) fn refuse(spec: &Spec) -> Result<(), SpecError> {
-    refuse_text("domainname", spec.domainname().as_ref(), "the guest has no NIS domain name")?;
     refuse_some("solaris", spec.solaris().as_ref(), "the guest is Linux")?;
     refuse_some("windows", spec.windows().as_ref(), "the guest is Linux")?;
     refuse_some("zos", spec.zos().as_ref(), "the guest is Linux")?;
@@ -55,7 +54,6 @@ mod tests {
     #[test]
     fn every_refusal_names_its_field() {
         for (pointer, value, field) in [
-            ("/domainname", json!("nis.example"), "domainname"),
             ("/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks.poststop"),
             ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart"),
             ("/vm", json!({"kernel": {"path": "/evil"}}), "vm"),
@@ -72,9 +70,7 @@ mod tests {
 
     #[test]
     fn empty_values_mean_nothing() {
-        for (pointer, value) in
-            [("/hooks", json!({"poststop": []})), ("/domainname", json!("")), ("/linux/mountLabel", json!(""))]
-        {
+        for (pointer, value) in [("/hooks", json!({"poststop": []})), ("/linux/mountLabel", json!(""))] {
             refuse(&testing::with(pointer, value)).unwrap();
         }
     }

@@ -37,6 +37,7 @@ pub(crate) struct SandboxPlan {
     pub(crate) size: VmSize,
     pub(crate) host: HostLimits,
     pub(crate) hostname: String,
+    pub(crate) domainname: String,
     pub(crate) sysctls: HashMap<String, String>,
     pub(crate) resources: v1::Resources,
     pub(crate) share_pids: bool,
@@ -100,6 +101,7 @@ pub(crate) fn sandbox(spec: &Spec, id: &str, single_container: bool, most_vcpus:
         size,
         host,
         hostname: hostname(spec.hostname().as_deref(), id)?,
+        domainname: domainname(spec.domainname().as_deref())?,
         sysctls: sysctls(spec_linux.and_then(|linux| linux.sysctl().as_ref()))?,
         resources: limits,
         share_pids,
@@ -194,6 +196,15 @@ fn hostname(wanted: Option<&str>, id: &str) -> Result<String, SpecError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if name.is_empty() || name.len() > MAX_HOSTNAME || !name.bytes().all(allowed) {
         return Err(SpecError::invalid("hostname", name, "1 to 64 letters, digits, hyphens, dots and underscores"));
+    }
+    Ok(name.to_owned())
+}
+
+/// The NIS domain name (setdomainname(2)); empty: none.
+fn domainname(wanted: Option<&str>) -> Result<String, SpecError> {
+    let name = wanted.unwrap_or_default();
+    if name.len() > MAX_HOSTNAME || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(SpecError::invalid("domainname", name, "at most 64 printable characters without spaces"));
     }
     Ok(name.to_owned())
 }
@@ -305,6 +316,10 @@ mod tests {
         let long = sandbox(&testing::with("/annotations", json!({})), &"a".repeat(76), false, 1).unwrap();
         assert_eq!(long.hostname.len(), 64);
         assert!(with("/hostname", json!("a b")).is_err());
+        assert_eq!(with("/domainname", json!("nis.example")).unwrap().domainname, "nis.example");
+        for bad in ["a b".to_owned(), "a\n".to_owned(), "a".repeat(65)] {
+            assert_eq!(with("/domainname", json!(bad)).unwrap_err().field(), "domainname");
+        }
         assert!(with("/hostname", json!("a".repeat(65))).is_err());
     }
 

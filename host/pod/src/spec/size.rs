@@ -8,6 +8,10 @@ pub(super) const MIB: u64 = 1024 * 1024;
 /// Memory beside the containers': guest kernel, agent, page tables and the kernel's own slabs, in bytes. What a
 /// RuntimeClass' `overhead` has to state, together with the VMM's own.
 pub const GUEST_OVERHEAD: u64 = 128 * MIB;
+/// Up to here the kernel's page structures, 64 bytes for each page of 4 KiB, are part of [`GUEST_OVERHEAD`].
+const SMALL: u64 = 2048 * MIB;
+/// Each further byte of the containers' costs this part of one more.
+const PAGE_STRUCTURES: u64 = 64;
 /// Limits of the VMM's `Boot` message.
 pub(super) const MIN_MEMORY_MIB: u64 = 64;
 pub(super) const MAX_MEMORY_MIB: u64 = 1024 * 1024;
@@ -46,7 +50,14 @@ impl VmSize {
     /// What all containers together may use, in bytes.
     #[must_use]
     pub fn containers_bytes(self) -> u64 {
-        self.memory_mib.saturating_mul(MIB).saturating_sub(GUEST_OVERHEAD)
+        let bytes = self.memory_mib.saturating_mul(MIB).saturating_sub(GUEST_OVERHEAD);
+        let further = bytes.saturating_sub(SMALL);
+        bytes.saturating_sub(further.div_ceil(PAGE_STRUCTURES + 1))
+    }
+
+    /// What they may not, in MiB.
+    pub(crate) fn overhead_mib(self) -> u64 {
+        self.memory_mib.saturating_sub(self.containers_bytes() / MIB)
     }
 
     /// The most that this VM can grow to while it runs, as the VMM has to know when it boots; the VMM may find less room
@@ -63,7 +74,8 @@ impl VmSize {
 
 /// Memory of a VM whose containers together may use `bytes`.
 pub(crate) fn memory_mib(bytes: u64) -> Option<u64> {
-    let mib = bytes.saturating_add(GUEST_OVERHEAD).div_ceil(MIB);
+    let structures = bytes.saturating_sub(SMALL).div_ceil(PAGE_STRUCTURES);
+    let mib = bytes.saturating_add(structures).saturating_add(GUEST_OVERHEAD).div_ceil(MIB);
     (mib <= MAX_MEMORY_MIB).then_some(mib.max(MIN_MEMORY_MIB))
 }
 
@@ -126,6 +138,22 @@ mod tests {
         assert_eq!(memory_mib(1), Some(129));
         assert_eq!((plugged_mib(1024, 192), plugged_mib(1024, 193), plugged_mib(100, 192)), (832, 832, 0));
         assert_eq!(memory_mib(u64::MAX), None);
+    }
+
+    #[test]
+    fn page_structures_of_a_large_vm_are_not_the_containers() {
+        assert_eq!(memory_mib(SMALL), Some(2048 + 128));
+        assert_eq!(memory_mib(SMALL + 64 * 1024 * MIB), Some(2048 + 128 + 65 * 1024));
+        assert_eq!(size(2048 + 128 + 65 * 1024, 1).overhead_mib(), 128 + 1024);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_vm_has_room_for_what_it_was_made_for(bytes in 1_u64..1 << 39) {
+            let size = size(memory_mib(bytes).unwrap(), 1);
+            proptest::prop_assert!(size.containers_bytes() >= bytes);
+            proptest::prop_assert!(size.containers_bytes() < bytes + 2 * MIB);
+        }
     }
 
     #[test]

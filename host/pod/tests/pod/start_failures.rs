@@ -128,7 +128,7 @@ async fn a_bad_spec_or_id_is_refused_before_anything_exists() {
     let error = Pod::start(config).await.unwrap_err();
     assert!(matches!(error, StartError::BadId { .. }), "{error}");
     let mut config = fixture.config();
-    config.spec.set_domainname(Some("nis".into()));
+    config.spec.set_domainname(Some("with space".into()));
     let error = Pod::start(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     fixture.assert_nothing_is_left(true).await;

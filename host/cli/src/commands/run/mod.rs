@@ -103,6 +103,9 @@ pub(crate) struct Args {
     /// Host name of the new pod [default: the beginning of its name]
     #[arg(short = 'h', long)]
     hostname: Option<String>,
+    /// NIS domain name of the new pod
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
     /// The root file system cannot be written
     #[arg(long)]
     read_only: bool,

@@ -33,6 +33,10 @@ pub(super) fn place(args: &Args) -> anyhow::Result<Place> {
         return Err(anyhow::anyhow!("-h: the host name is the pod's, and the pod is there already"))
             .hint("leave -h away, or give it when the pod is made");
     }
+    if matches!(place, Place::Existing(_)) && args.domainname.is_some() {
+        return Err(anyhow::anyhow!("--domainname: the domain name is the pod's, and the pod is there already"))
+            .hint("leave --domainname away, or give it when the pod is made");
+    }
     if matches!(place, Place::Existing(_)) && args.shm_size.is_some() {
         return Err(anyhow::anyhow!("--shm-size: /dev/shm is the pod's, and the pod is there already"))
             .hint("leave --shm-size away, or give it when the pod is made");
@@ -65,6 +69,7 @@ pub(super) fn pod(args: &Args, place: &Place) -> anyhow::Result<PodPlan> {
         namespace: "default".to_owned(),
         uid: ids::uid(),
         hostname,
+        domainname: args.domainname.clone(),
         restart_policy: container.restart,
         exit_policy: if private { ExitPolicy::Stop } else { ExitPolicy::Continue },
         private,
