@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use common::archive::{TestImage, gzip, tar_of, write_dir};
 use common::layers::{Item, What, raw_entry, tar};
-use common::reader;
+use common::{Disk, reader};
 use husk_image::{
     ArchiveError, ArchiveSource, BlobProblem, ContentError, Event, Image, LoadError, LookupError, Progress, Reference,
     RemoveError, Silent, Store,
@@ -48,10 +48,10 @@ fn assert_clean(root: &Path, images: usize) {
 fn check(image: &Image, names: &[&str]) {
     assert_eq!(image.names, names);
     assert_eq!(image.config.created().as_deref(), Some("2026-01-02T03:04:05Z"));
-    let seen = reader::read(&image.erofs_path);
+    let seen = reader::read(&Disk::of(image));
     let paths: Vec<&str> = seen.keys().map(|path| std::str::from_utf8(path).unwrap()).collect();
     assert_eq!(paths, ["", "bin", "bin/bash", "bin/sh", "etc", "etc/group", "etc/passwd", "new"]);
-    common::fsck(&image.erofs_path);
+    common::fsck(&Disk::of(image));
     let user = image.resolve_user("nginx").unwrap();
     assert_eq!((user.uid, user.gid, user.additional_gids, user.home.as_str()), (101, 101, vec![101, 33], "/nginx"));
 }
@@ -97,7 +97,7 @@ async fn every_kind_of_archive_gives_the_same_image() {
         assert_eq!(images[0].id.to_string(), image.id());
         check(&images[0], &["docker.io/library/app:1"]);
         assert_clean(root.path(), 1);
-        disks.push(std::fs::read(&images[0].erofs_path).unwrap());
+        disks.push(Disk::of(&images[0]).bytes());
     }
     assert!(disks.windows(2).all(|pair| pair[0] == pair[1]), "the same layers give the same disk");
 }
@@ -303,7 +303,7 @@ async fn links_that_lead_out_are_only_text() {
     let store = Store::open(root.path()).unwrap();
     let image = TestImage::new(vec![tar(&[link]), tar(&[under])]);
     let images = load(&store, stream(tar_of(&image.layout(&json!({}))))).await.unwrap();
-    assert_eq!(reader::read(&images[0].erofs_path).len(), 3);
+    assert_eq!(reader::read(&Disk::of(&images[0])).len(), 3);
 }
 
 #[tokio::test]

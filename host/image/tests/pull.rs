@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use common::archive::{TestImage, digest};
 use common::layers::{Item, What, tar};
-use common::reader;
+use common::{Disk, reader};
 use common::registry::{Registry, USER};
 use husk_image::credentials::{Credentials, Keychain, Secret};
 use husk_image::login::LoginError;
@@ -81,10 +81,10 @@ async fn an_image_is_pulled_once_and_then_known() {
     let image = bench.store.pull(&reference, &bench.options, watch.clone()).await.unwrap();
     assert_eq!((image.id.to_string(), image.digest.clone()), (test.id(), digest(&test.manifest)));
     assert_eq!(image.names, ["docker.io/library/app:latest"]);
-    let seen = reader::read(&image.erofs_path);
+    let seen = reader::read(&Disk::of(&image));
     assert_eq!(seen.len(), 7);
     assert_eq!(seen[&b"f3"[..]].data.len(), 1_200_000 - 3);
-    common::fsck(&image.erofs_path);
+    common::fsck(&Disk::of(&image));
     let events = watch.0.lock().unwrap().join("\n");
     for layer in &test.layers {
         let whole = format!("digest: \"{}\", done: {1}, total: {1}", digest(layer), layer.len());

@@ -3,15 +3,8 @@
 use std::collections::HashMap;
 
 use super::inode::{Layout, SLOT, Shape};
-use super::{BLOCK, TreeLimit, dirent, superblock, xattr};
-use crate::tree::{Content, Extent, Kind, NodeId, Tree};
-
-/// Longest tail of a regular file that is kept beside its inode. Longer ones would leave larger
-/// gaps between inodes than the block they save.
-const INLINE_FILE_MAX: u64 = 2048;
-
-/// Most chunks that a sparse file is cut into; chunks grow beyond that (4 MiB of addresses).
-const CHUNKS_MAX: u64 = 1 << 20;
+use super::{BLOCK, Device, TreeLimit, chunk, devices, dirent, xattr};
+use crate::tree::{Blocks, Content, Kind, NodeId, Tree};
 
 /// An inode's place.
 #[derive(Debug, Clone, Copy)]
@@ -25,9 +18,9 @@ pub(super) struct Placed {
     pub(super) shape: Shape,
     pub(super) layout: Layout,
     pub(super) xattr_len: u32,
-    /// First data block; 0 when it has none.
+    /// First data block; 0 when it has none. For a file it is in the disk that the devices make.
     pub(super) block: u32,
-    /// Data blocks, the inline tail not counted.
+    /// Blocks that are written here, the inline tail not counted: none of a file.
     pub(super) blocks: u32,
 }
 
@@ -51,13 +44,14 @@ pub(super) struct Plan {
     places: Vec<u32>,
     build_time: (i64, u32),
     blocks: u32,
+    devices: Vec<Device>,
 }
 
 impl Plan {
-    pub(super) fn new(tree: &Tree) -> Result<Self, TreeLimit> {
+    pub(super) fn new(tree: &Tree, devices: &[Device]) -> Result<Self, TreeLimit> {
         let (mut placed, places) = walk(tree)?;
         let build_time = most_common_time(tree, &placed);
-        let mut end = (superblock::OFFSET + superblock::LEN) as u64;
+        let mut end = devices::table_end(devices.len()).ok_or(TreeLimit::TooLarge)?;
         for place in &mut placed {
             end = place_inode(tree, place, build_time, end)?;
         }
@@ -70,9 +64,20 @@ impl Plan {
             }
             block += blocks;
         }
-        // The last number means "hole" in a chunk map.
-        let blocks = u32::try_from(block).ok().filter(|blocks| *blocks < u32::MAX).ok_or(TreeLimit::TooLarge)?;
-        Ok(Self { placed, places, build_time, blocks })
+        let blocks = u32::try_from(block).map_err(|_| TreeLimit::TooLarge)?;
+        let starts = devices::starts(blocks, devices).ok_or(TreeLimit::TooLarge)?;
+        for place in &mut placed {
+            if let Some(blocks) = file_blocks(tree, place) {
+                let start = starts.get(usize::from(blocks.device)).ok_or(TreeLimit::TooLarge)?;
+                place.block = start.checked_add(blocks.first).ok_or(TreeLimit::TooLarge)?;
+            }
+        }
+        Ok(Self { placed, places, build_time, blocks, devices: devices.to_vec() })
+    }
+
+    /// The devices that files are in.
+    pub(super) fn devices(&self) -> &[Device] {
+        &self.devices
     }
 
     /// Inodes in the order of their offsets; their data blocks are in the same order.
@@ -190,14 +195,17 @@ fn place_inode(tree: &Tree, place: &mut Placed, build_time: (i64, u32), end: u64
     place.shape = Shape::of(&node.metadata, place.size, place.nlink, build_time);
     let head = place.shape.len() + u64::from(place.xattr_len);
     let tail = place.size % BLOCK;
-    let tail_max = if matches!(node.kind, Kind::File { .. }) { INLINE_FILE_MAX } else { BLOCK };
     let beside = match &node.kind {
-        Kind::File { size, content: Content::Sparse(_) } if *size > 0 => {
-            let bits = chunk_bits(*size);
-            place.layout = Layout::Chunked { bits };
-            chunk_map_len(*size)
+        Kind::File { size, content: Content::Sparse { .. } } => {
+            place.layout = Layout::Chunked { bits: chunk::bits(*size) };
+            chunk::map_len(*size)
         }
-        _ if tail > 0 && tail <= tail_max && head + tail <= BLOCK => {
+        Kind::File { content: Content::Dense { tail: Some(_), .. }, .. } => {
+            place.layout = Layout::Inline;
+            tail
+        }
+        Kind::File { .. } => 0,
+        _ if tail > 0 && head + tail <= BLOCK => {
             place.layout = Layout::Inline;
             tail
         }
@@ -214,63 +222,22 @@ fn place_inode(tree: &Tree, place: &mut Placed, build_time: (i64, u32), end: u64
     Ok(at + head + beside)
 }
 
+/// Blocks that are written beside the inodes: those of directories, and of links that are as long.
 fn data_blocks(tree: &Tree, place: &Placed) -> u64 {
     match (&tree.node(place.node).kind, place.layout) {
-        (Kind::File { size, content: Content::Sparse(extents) }, Layout::Chunked { bits }) => {
-            chunks_with_data(extents, bits).map(|chunk| chunk_blocks(*size, bits, chunk)).sum()
-        }
+        (Kind::File { .. }, _) => 0,
         (_, Layout::Inline) => place.size / BLOCK,
         _ => place.size.div_ceil(BLOCK),
     }
 }
 
-/// Bytes of addresses that a sparse file of this size has beside its inode.
-pub(crate) fn chunk_map_len(size: u64) -> u64 {
-    size.div_ceil(BLOCK << chunk_bits(size)).saturating_mul(4)
-}
-
-fn chunk_bits(size: u64) -> u8 {
-    (0..31).find(|bits| size.div_ceil(BLOCK << bits) <= CHUNKS_MAX).unwrap_or(31)
-}
-
-/// Numbers of the chunks that hold data, ascending.
-pub(super) fn chunks_with_data(extents: &[Extent], bits: u8) -> impl Iterator<Item = u64> {
-    let chunk = BLOCK << bits;
-    let mut next = 0;
-    extents.iter().flat_map(move |extent| {
-        let first = (extent.offset / chunk).max(next);
-        let end = (extent.offset + extent.len).div_ceil(chunk).max(first);
-        next = end;
-        first..end
-    })
-}
-
-/// Blocks of one chunk: fewer in the last one of a file.
-pub(super) fn chunk_blocks(size: u64, bits: u8, chunk: u64) -> u64 {
-    let left = size.saturating_sub(chunk * (BLOCK << bits));
-    left.min(BLOCK << bits).div_ceil(BLOCK)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_counted_once_however_runs_share_them() {
-        let run = |offset, len| Extent { offset, spool: 0, len };
-        let extents = [run(0, 1), run(10, 4096), run(5 * 4096, 1), run(5 * 4096 + 7, 1)];
-        assert_eq!(chunks_with_data(&extents, 0).collect::<Vec<_>>(), [0, 1, 5]);
-        assert_eq!(chunks_with_data(&extents, 2).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(chunk_blocks(5 * 4096 + 8, 0, 5), 1);
-        assert_eq!(chunk_blocks(5 * 4096 + 8, 2, 1), 2);
-        assert_eq!(chunk_blocks(5 * 4096 + 8, 2, 0), 4);
-    }
-
-    #[test]
-    fn a_huge_file_has_larger_chunks_instead_of_a_huge_map() {
-        assert_eq!(chunk_bits(1), 0);
-        assert_eq!(chunk_bits(4 << 30), 0);
-        assert_eq!(chunk_bits((4 << 30) + 1), 1);
-        assert_eq!(chunk_bits(16 << 40), 12);
+/// Where a file's blocks are, if it has any.
+fn file_blocks(tree: &Tree, place: &Placed) -> Option<Blocks> {
+    match &tree.node(place.node).kind {
+        Kind::File { size, content: Content::Dense { blocks, tail } } => {
+            (*size >= BLOCK || *size > 0 && tail.is_none()).then_some(*blocks)
+        }
+        Kind::File { content: Content::Sparse { blocks, runs }, .. } => (!runs.is_empty()).then_some(*blocks),
+        _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! `struct erofs_super_block`, 128 bytes at offset 1024.
 
-use super::{BLOCK_LEN, Options};
+use super::{BLOCK_LEN, Options, devices};
 use crate::erofs::plan::Plan;
 
 /// Where the superblock stands.
@@ -8,10 +8,11 @@ pub(super) const OFFSET: usize = 1024;
 /// How long it is without extension slots.
 pub(super) const LEN: usize = 128;
 
-const MAGIC: u32 = 0xe0f5_e1e2;
+pub(super) const MAGIC: u32 = 0xe0f5_e1e2;
 const COMPAT_SB_CHKSUM: u32 = 0x1;
 const COMPAT_MTIME: u32 = 0x2;
 const INCOMPAT_CHUNKED_FILE: u32 = 0x4;
+const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
 const BLOCK_BITS: u8 = 12;
 const VOLUME_NAME: &[u8; 16] = b"husk\0\0\0\0\0\0\0\0\0\0\0\0";
 
@@ -33,8 +34,16 @@ pub(super) fn encode(plan: &Plan, options: &Options) -> Vec<u8> {
     out.extend([0; 4]); // xattr_blkaddr: no shared attributes
     out.extend(options.uuid);
     out.extend(VOLUME_NAME);
-    let incompat = if plan.has_chunks() { INCOMPAT_CHUNKED_FILE } else { 0 };
-    out.extend(incompat.to_le_bytes());
+    let devices = plan.devices();
+    let chunked = if plan.has_chunks() { INCOMPAT_CHUNKED_FILE } else { 0 };
+    let tabled = if devices.is_empty() { 0 } else { INCOMPAT_DEVICE_TABLE };
+    out.extend((chunked | tabled).to_le_bytes());
+    out.extend([0; 2]); // no compression
+    if !devices.is_empty() {
+        // Plan::new() saw that they can be counted.
+        out.extend(u16::try_from(devices.len()).unwrap_or(u16::MAX).to_le_bytes());
+        out.extend(devices::TABLE_SLOT.to_le_bytes());
+    }
     out.resize(LEN, 0);
     out
 }

@@ -1,16 +1,13 @@
 //! Streams a planned image out, front to back.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 
 use super::inode::{self, Fields, Layout};
-use super::plan::{Placed, Plan, chunk_blocks, chunks_with_data};
-use super::{BLOCK, BLOCK_LEN, Options, WriteError, dirent, superblock, xattr};
+use super::plan::{Placed, Plan};
+use super::{BLOCK, BLOCK_LEN, Options, WriteError, chunk, devices, dirent, superblock, xattr};
 use crate::tree::{Content, Extent, Kind, Spool, Tree};
-
-/// Runs at least this long are copied inside the kernel.
-const COPY_IN_KERNEL: u64 = 64 << 10;
 
 /// A chunk that is a hole (`EROFS_NULL_ADDR`).
 const HOLE: u32 = u32::MAX;
@@ -28,6 +25,7 @@ pub(super) fn write(
     let mut writer = Writer { plan, tree, spool, out: Output::new(out), progress, reported: 0 };
     writer.out.pad_to(superblock::OFFSET as u64)?;
     writer.out.put(&superblock::encode(plan, options))?;
+    writer.out.put(&devices::encode(plan.devices(), plan.blocks()))?;
     for place in plan.placed() {
         writer.inode(place)?;
         writer.report();
@@ -82,22 +80,22 @@ impl Writer<'_> {
         }
         self.out.put(&head)?;
         match (&node.kind, place.layout) {
-            (Kind::File { size, content: Content::Sparse(extents) }, Layout::Chunked { bits }) => {
-                self.chunk_map(extents, *size, bits, place.block)
+            (Kind::File { size, content: Content::Sparse { runs, .. } }, Layout::Chunked { bits }) => {
+                self.chunk_map(runs, *size, bits, place.block)
             }
             (_, Layout::Inline) => self.data(place, place.size - place.tail_len(), place.size),
             _ => Ok(()),
         }
     }
 
-    fn chunk_map(&mut self, extents: &[Extent], size: u64, bits: u8, first_block: u32) -> io::Result<()> {
+    fn chunk_map(&mut self, runs: &[Extent], size: u64, bits: u8, first_block: u32) -> io::Result<()> {
         let mut next = u64::from(first_block);
         let mut at = 0;
-        for chunk in chunks_with_data(extents, bits) {
-            self.holes(chunk - at)?;
+        for number in chunk::with_data(runs, bits) {
+            self.holes(number - at)?;
             self.out.put(&u32::try_from(next).unwrap_or(HOLE).to_le_bytes())?;
-            next += chunk_blocks(size, bits, chunk);
-            at = chunk + 1;
+            next += chunk::blocks(size, bits, number);
+            at = number + 1;
         }
         self.holes(size.div_ceil(BLOCK << bits) - at)
     }
@@ -106,22 +104,10 @@ impl Writer<'_> {
         (0..count).try_for_each(|_| self.out.put(&HOLE.to_le_bytes()))
     }
 
-    /// The node's data blocks.
+    /// The node's blocks: a directory's, or a long link's.
     fn blocks(&mut self, place: &Placed) -> io::Result<()> {
         self.out.pad_to(u64::from(place.block) * BLOCK)?;
-        match (&self.tree.node(place.node).kind, place.layout) {
-            (Kind::File { size, content: Content::Sparse(extents) }, Layout::Chunked { bits }) => {
-                for chunk in chunks_with_data(extents, bits) {
-                    let start = chunk * (BLOCK << bits);
-                    self.sparse(extents, start, (*size).min(start + (BLOCK << bits)))?;
-                    self.out.pad_to(self.out.at.next_multiple_of(BLOCK))?;
-                    self.report();
-                }
-                Ok(())
-            }
-            (_, Layout::Inline) => self.data(place, 0, place.size - place.tail_len()),
-            _ => self.data(place, 0, place.size),
-        }
+        self.data(place, 0, place.size - place.tail_len())
     }
 
     /// Bytes `start..end` of a node's data.
@@ -133,8 +119,10 @@ impl Writer<'_> {
                 self.slice(&bytes, start, end)
             }
             Kind::Symlink(target) => self.slice(target, start, end),
-            Kind::File { content: Content::Dense(at), .. } => self.out.copy(self.spool, at + start, end - start),
-            Kind::File { content: Content::Sparse(extents), .. } => self.sparse(extents, start, end),
+            Kind::File { content: Content::Dense { tail: Some(at), .. }, .. } => {
+                self.out.copy(self.spool, *at, end - start)
+            }
+            Kind::File { .. } => Ok(()),
             Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket => Ok(()),
         }
     }
@@ -144,19 +132,6 @@ impl Writer<'_> {
         let bytes = range.and_then(|(start, end)| bytes.get(start..end)).ok_or(io::ErrorKind::InvalidInput)?;
         self.out.put(bytes)
     }
-
-    /// Bytes `start..end` of a sparse file, holes as zeros.
-    fn sparse(&mut self, extents: &[Extent], start: u64, end: u64) -> io::Result<()> {
-        let base = self.out.at;
-        let first = extents.partition_point(|extent| extent.offset + extent.len <= start);
-        for extent in extents.iter().skip(first).take_while(|extent| extent.offset < end) {
-            let from = extent.offset.max(start);
-            let to = (extent.offset + extent.len).min(end);
-            self.out.pad_to(base + (from - start))?;
-            self.out.copy(self.spool, extent.spool + (from - extent.offset), to - from)?;
-        }
-        self.out.pad_to(base + (end - start))
-    }
 }
 
 /// The image file, written front to back; keeps the first block for its checksum.
@@ -164,12 +139,11 @@ struct Output<'a> {
     file: BufWriter<&'a File>,
     at: u64,
     first_block: [u8; BLOCK_LEN],
-    copy: Vec<u8>,
 }
 
 impl<'a> Output<'a> {
     fn new(file: &'a File) -> Self {
-        Self { file: BufWriter::with_capacity(1 << 20, file), at: 0, first_block: ZEROS, copy: Vec::new() }
+        Self { file: BufWriter::with_capacity(1 << 20, file), at: 0, first_block: ZEROS }
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -190,28 +164,12 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
+    /// A tail: less than a block.
     fn copy(&mut self, spool: &Spool, from: u64, len: u64) -> io::Result<()> {
-        if len >= COPY_IN_KERNEL && self.at >= BLOCK {
-            self.file.flush()?;
-            let mut source = spool.file();
-            source.seek(SeekFrom::Start(from))?;
-            // The standard library lets the kernel copy between two files.
-            let mut sink: &File = self.file.get_ref();
-            let copied = io::copy(&mut source.take(len), &mut sink)?;
-            self.at += copied;
-            return if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-        }
-        let mut done = 0;
-        while done < len {
-            let piece = (len - done).min(COPY_IN_KERNEL);
-            let mut buffer = std::mem::take(&mut self.copy);
-            buffer.resize(usize::try_from(piece).unwrap_or_default(), 0);
-            let result = spool.read_exact_at(&mut buffer, from + done).and_then(|()| self.put(&buffer));
-            self.copy = buffer;
-            result?;
-            done += piece;
-        }
-        Ok(())
+        let mut tail = [0; BLOCK_LEN];
+        let bytes = usize::try_from(len).ok().and_then(|len| tail.get_mut(..len)).ok_or(io::ErrorKind::InvalidInput)?;
+        spool.read_exact_at(bytes, from)?;
+        self.put(bytes)
     }
 
     /// Writes out what is buffered; gives the first block.

@@ -55,6 +55,16 @@ pub fn body_len(xattrs: &Xattrs) -> Result<usize, XattrError> {
     Ok(len)
 }
 
+/// Bytes that these take after the inode, whether or not it can hold them.
+pub(crate) fn body_len_of<'a>(xattrs: impl Iterator<Item = (&'a Box<[u8]>, &'a Box<[u8]>)>) -> u64 {
+    let mut len = 0;
+    for (name, value) in xattrs {
+        let rest = split(name).map_or(name.len(), |(_, rest)| rest.len());
+        len = len.max(HEADER_LEN) + (ENTRY_LEN + rest + value.len()).next_multiple_of(4);
+    }
+    len as u64
+}
+
 /// The inode's `i_xattr_icount` for a body of `len` bytes: 0 for none, else 1 for the header and
 /// one for each 4 bytes of entries.
 pub(super) fn count(len: usize) -> Option<u16> {
@@ -93,6 +103,8 @@ mod tests {
         let mut body = Vec::new();
         encode(&set, &mut body);
         assert_eq!(body.len(), body_len(&set).unwrap());
+        assert_eq!(body.len() as u64, body_len_of(set.iter()));
+        assert_eq!(body_len_of(Xattrs::new().iter()), 0);
         assert_eq!(&body[12..16], [10, 6, 5, 0]);
         assert_eq!(count(body.len()).map(usize::from), Some((body.len() - 12) / 4 + 1));
         assert_eq!(count(0), Some(0));

@@ -15,16 +15,17 @@ use std::path::Path;
 use thiserror::Error;
 
 use super::path::{PathProblem, components};
-use super::tar::{Entry, EntryKind, Reader, Source, Stream, TarProblem};
+use super::place::{self, Place};
+use super::stored::Stored;
+use super::tar::{Entry, EntryKind, Reader, Source, TarProblem};
 use crate::Limits;
-use crate::erofs::{chunk_map_len, xattr};
-use crate::tree::{Content, Extent, Kind, Metadata, Node, NodeId, Spool, SpoolWriter, Tree, TreeError, Xattrs};
+use crate::erofs::{Device, chunk, xattr};
+use crate::tree::{
+    Blocks, Content, Extent, Kind, Metadata, Node, NodeId, Spool, SpoolWriter, Tree, TreeError, Xattrs,
+};
 
 /// Longest symbolic link target, in bytes (`PATH_MAX` with its NUL).
 const LINK_MAX: usize = 4095;
-
-/// Largest regular file, holes included: ext4's limit with 4 KiB blocks.
-const FILE_MAX: u64 = 16 << 40;
 
 /// Why a layer's content is refused.
 #[derive(Debug, Error)]
@@ -51,6 +52,15 @@ pub enum LayerProblem {
     /// The spool could not be written.
     #[error("its contents cannot be written to the image store: {0}; see that the store's disk has room")]
     Spool(std::io::Error),
+    /// What was kept of it is not there as it was.
+    #[error("what the image store keeps of it cannot be read: {0}")]
+    Stored(std::io::Error),
+}
+
+impl LayerProblem {
+    pub(super) fn of_entry(path: &[u8], problem: EntryProblem) -> Self {
+        Self::Entry { path: path.escape_ascii().to_string(), problem }
+    }
 }
 
 /// Why an entry is refused.
@@ -91,66 +101,26 @@ pub enum EntryProblem {
     Whiteout,
 }
 
-/// Merges layers, lowest first, into one tree whose file contents are in one spool.
+/// What the entries of one image, or of one layer, may cost.
 #[derive(Debug)]
-pub struct Merger {
-    tree: Tree,
-    spool: SpoolWriter,
+pub(super) struct Budget {
     limits: Limits,
-    layers: u16,
     entries: u64,
     metadata_bytes: u64,
 }
 
-impl Merger {
-    /// An empty tree; file contents go to a nameless file on the file system of `dir`.
-    ///
-    /// # Errors
-    /// When the spool cannot be made.
-    pub fn new_in(dir: &Path, limits: Limits) -> std::io::Result<Self> {
-        let spool = SpoolWriter::new_in(dir)?;
-        Ok(Self { tree: Tree::new(), spool, limits, layers: 0, entries: 0, metadata_bytes: 0 })
+impl Budget {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, entries: 0, metadata_bytes: 0 }
     }
 
-    /// Merges one layer, an uncompressed tar stream, and reads the stream to its end.
-    ///
-    /// # Errors
-    /// [`LayerProblem`]. The tree is then half merged and of no use.
-    pub fn apply(&mut self, layer: &mut dyn std::io::Read) -> Result<(), LayerProblem> {
-        if self.layers >= self.limits.layers {
-            return Err(LayerProblem::Limit { what: "layers", limit: u64::from(self.limits.layers) });
-        }
-        let mut reader = Reader::new(Stream(layer));
-        let mut cleaned = HashSet::new();
-        while let Some(entry) = reader.next()? {
-            self.charge(&entry)?;
-            let path = entry.path.clone();
-            self.entry(entry, &mut reader, &mut cleaned).map_err(|failure| match failure {
-                Failure::Layer(problem) => problem,
-                Failure::Entry(problem) => LayerProblem::Entry { path: path.escape_ascii().to_string(), problem },
-            })?;
-        }
-        // The layer's digest covers what stands behind the end mark too.
-        std::io::copy(&mut reader.into_inner(), &mut std::io::sink()).map_err(TarProblem::Io)?;
-        self.layers += 1;
-        Ok(())
-    }
-
-    /// The merged tree and its contents.
-    ///
-    /// # Errors
-    /// When the spool cannot be completed.
-    pub fn finish(self) -> std::io::Result<(Tree, Spool)> {
-        Ok((self.tree, self.spool.finish()?))
-    }
-
-    fn charge(&mut self, entry: &Entry) -> Result<(), LayerProblem> {
+    pub(super) fn charge(&mut self, entry: &Entry) -> Result<(), LayerProblem> {
         const PER_ENTRY: usize = 200;
         let attributes: usize = entry.xattrs.iter().map(|(name, value)| 64 + name.len() + value.len()).sum();
         let runs = entry.runs.as_ref().map_or(0, |runs| runs.len() * size_of::<Extent>());
         let bytes = PER_ENTRY + entry.path.len() + entry.link.len() + attributes + runs;
         // A sparse file costs a map in the image, however little is stored of it.
-        let map = if entry.runs.is_some() { chunk_map_len(entry.size) } else { 0 };
+        let map = if entry.runs.is_some() { chunk::map_len(entry.size) } else { 0 };
         self.entries += 1;
         self.metadata_bytes = self.metadata_bytes.saturating_add(bytes as u64).saturating_add(map);
         if self.entries > self.limits.entries {
@@ -161,11 +131,96 @@ impl Merger {
         }
         Ok(())
     }
+}
+
+/// Merges layers, lowest first, into one tree. File contents stay where they are: in the layers' data, which become the
+/// devices of the image. Short tails are gathered in one spool.
+#[derive(Debug)]
+pub struct Merger {
+    tree: Tree,
+    spool: SpoolWriter,
+    devices: Vec<Device>,
+    budget: Budget,
+    layers: u16,
+}
+
+/// All layers, merged.
+#[derive(Debug)]
+pub struct Merged {
+    /// What the root file system shows.
+    pub tree: Tree,
+    /// Tails of files.
+    pub spool: Spool,
+    /// Where the blocks of files are.
+    pub devices: Vec<Device>,
+}
+
+impl Merger {
+    /// An empty tree; tails go to a nameless file on the file system of `dir`.
+    ///
+    /// # Errors
+    /// When the spool cannot be made.
+    pub fn new_in(dir: &Path, limits: Limits) -> std::io::Result<Self> {
+        let spool = SpoolWriter::new_in(dir)?;
+        Ok(Self { tree: Tree::new(), spool, devices: Vec::new(), budget: Budget::new(limits), layers: 0 })
+    }
+
+    /// Merges one layer.
+    ///
+    /// # Errors
+    /// [`LayerProblem`]. The tree is then half merged and of no use.
+    pub fn apply(&mut self, layer: &Stored) -> Result<(), LayerProblem> {
+        if self.layers >= self.budget.limits.layers {
+            return Err(LayerProblem::Limit { what: "layers", limit: u64::from(self.budget.limits.layers) });
+        }
+        let device = self.device(layer);
+        let mut blocks = place::Blocks::default();
+        let mut cleaned = HashSet::new();
+        let mut reader = layer.entries().map_err(LayerProblem::Stored)?;
+        while let Some(entry) = reader.next()? {
+            self.budget.charge(&entry)?;
+            let path = entry.path.clone();
+            let place = blocks.place(&entry).map_err(|problem| LayerProblem::of_entry(&path, problem))?;
+            reader.leave_out(place.body);
+            let content = Contents { data: &mut reader, device, place };
+            self.entry(entry, content, &mut cleaned).map_err(|failure| match failure {
+                Failure::Layer(problem) => problem,
+                Failure::Entry(problem) => LayerProblem::of_entry(&path, problem),
+            })?;
+        }
+        if blocks.count() != u64::from(layer.blocks()) {
+            let cause = std::io::Error::new(std::io::ErrorKind::InvalidData, "its data do not fit its entries");
+            return Err(LayerProblem::Stored(cause));
+        }
+        self.layers += 1;
+        Ok(())
+    }
+
+    /// The layer's number among the devices. One that comes twice is one device; one without data needs none.
+    fn device(&mut self, layer: &Stored) -> u16 {
+        let known = self.devices.iter().position(|device| device.tag == layer.diff_id());
+        let index = known.unwrap_or_else(|| {
+            if layer.blocks() > 0 {
+                self.devices.push(Device { tag: layer.diff_id(), blocks: layer.blocks() });
+            }
+            self.devices.len().saturating_sub(1)
+        });
+        // There are no more than layers.
+        u16::try_from(index).unwrap_or(u16::MAX)
+    }
+
+    /// The merged tree and its contents.
+    ///
+    /// # Errors
+    /// When the spool cannot be completed.
+    pub fn finish(self) -> std::io::Result<Merged> {
+        Ok(Merged { tree: self.tree, spool: self.spool.finish()?, devices: self.devices })
+    }
 
     fn entry<R: Source>(
         &mut self,
         entry: Entry,
-        data: &mut Reader<R>,
+        contents: Contents<'_, R>,
         cleaned: &mut HashSet<NodeId>,
     ) -> Result<(), Failure> {
         let path = components(&entry.path).map_err(EntryProblem::from)?;
@@ -203,24 +258,31 @@ impl Merger {
             EntryKind::CharDevice(device) => Kind::CharDevice(device),
             EntryKind::BlockDevice(device) => Kind::BlockDevice(device),
             EntryKind::Fifo => Kind::Fifo,
-            EntryKind::File => {
-                if entry.size > FILE_MAX {
-                    return Err(EntryProblem::Large(entry.size).into());
-                }
-                let mut data = Tagged { inner: data, failed: false };
-                let spooled = self.spool.append(&mut data, entry.stored);
-                let start = match spooled {
-                    Ok(start) => start,
-                    Err(error) if data.failed || error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                        return Err(EntryProblem::Tar(TarProblem::Io(error)).into());
-                    }
-                    Err(error) => return Err(Failure::Layer(LayerProblem::Spool(error))),
-                };
-                Kind::File { size: entry.size, content: content(start, entry.size, entry.runs) }
-            }
+            EntryKind::File => Kind::File { size: entry.size, content: self.content(entry.stored, contents)? },
         };
         let node = self.tree.add(Node { metadata, xattrs, kind }).map_err(EntryProblem::from)?;
         Ok(self.link(parent, name, node)?)
+    }
+
+    /// Where a file's bytes are; its tail is spooled.
+    fn content<R: Source>(&mut self, stored: u64, contents: Contents<'_, R>) -> Result<Content, Failure> {
+        let Contents { data, device, place } = contents;
+        let blocks = Blocks { device, first: place.first };
+        if let Some(runs) = place.runs {
+            return Ok(Content::Sparse { blocks, runs: runs.into_boxed_slice() });
+        }
+        let tail = stored - place.body;
+        if tail == 0 {
+            return Ok(Content::Dense { blocks, tail: None });
+        }
+        let mut data = Tagged { inner: data, failed: false };
+        match self.spool.append(&mut data, tail) {
+            Ok(start) => Ok(Content::Dense { blocks, tail: Some(start) }),
+            Err(error) if data.failed || error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(Failure::Layer(LayerProblem::Stored(error)))
+            }
+            Err(error) => Err(Failure::Layer(LayerProblem::Spool(error))),
+        }
     }
 
     fn root(&mut self, entry: Entry) -> Result<(), EntryProblem> {
@@ -329,6 +391,13 @@ impl Merger {
     }
 }
 
+/// What an entry brings along: its place in the data of a device, and a reader of its tail.
+struct Contents<'a, R> {
+    data: &'a mut Reader<R>,
+    device: u16,
+    place: Place,
+}
+
 /// Tells what stops one entry from what stops the whole layer.
 enum Failure {
     Entry(EntryProblem),
@@ -360,29 +429,17 @@ fn metadata(entry: &Entry) -> Metadata {
     Metadata { mode, uid: entry.uid, gid: entry.gid, mtime, mtime_nsec }
 }
 
+/// Whether the image keeps an attribute of this name.
+pub(super) fn is_kept(name: &[u8]) -> bool {
+    xattr::is_supported(name) && !name.starts_with(b"trusted.overlay.")
+}
+
 /// What of an entry's attributes the image keeps.
 fn attributes(mut xattrs: Xattrs) -> Result<Option<Box<Xattrs>>, EntryProblem> {
-    xattrs.retain(|name, _| xattr::is_supported(name) && !name.starts_with(b"trusted.overlay."));
+    xattrs.retain(|name, _| is_kept(name));
     if xattrs.is_empty() {
         return Ok(None);
     }
     xattr::body_len(&xattrs)?;
     Ok(Some(Box::new(xattrs)))
-}
-
-fn content(start: u64, size: u64, runs: Option<Vec<(u64, u64)>>) -> Content {
-    let Some(runs) = runs else { return Content::Dense(start) };
-    let mut spool = start;
-    let mut extents: Vec<Extent> = Vec::with_capacity(runs.len());
-    for (offset, len) in runs.into_iter().filter(|(_, len)| *len > 0) {
-        match extents.last_mut() {
-            Some(last) if last.offset + last.len == offset => last.len += len,
-            _ => extents.push(Extent { offset, spool, len }),
-        }
-        spool += len;
-    }
-    match extents.as_slice() {
-        [whole] if whole.offset == 0 && whole.len == size => Content::Dense(whole.spool),
-        _ => Content::Sparse(extents.into_boxed_slice()),
-    }
 }

@@ -101,22 +101,6 @@ pub(crate) trait Source: Read {
     fn skip(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// A source that reads what it skips: what is hashed on the way must be read.
-pub(super) struct Stream<R>(pub(super) R);
-
-impl<R: Read> Read for Stream<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl<R: Read> Source for Stream<R> {
-    fn skip(&mut self, len: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut (&mut self.0).take(len), &mut io::sink())?;
-        if skipped < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
-    }
-}
-
 /// Reads entries one after the other. As [`Read`] it gives the stored bytes of the last entry.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
@@ -161,6 +145,15 @@ impl<R: Source> Reader<R> {
     /// The stream, standing where the last entry's data begin.
     pub(crate) fn source(&self) -> &R {
         &self.inner
+    }
+
+    pub(super) fn source_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// The next `len` stored bytes of the entry are not in the stream.
+    pub(super) fn leave_out(&mut self, len: u64) {
+        self.left = self.left.saturating_sub(len);
     }
 
     fn header(&mut self) -> Result<Option<::tar::Header>, TarProblem> {

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
 use thiserror::Error;
 
 use super::LookupError;
+use super::staging::hold;
 use crate::digest::Digest;
+use crate::erofs;
 use crate::user::{self, ResolvedUser, UserError};
 
 /// An image's identity: the digest of its config.
@@ -40,14 +41,16 @@ pub struct Image {
     pub names: Vec<String>,
     /// Digest of the manifest it came by.
     pub digest: String,
-    /// Its root file system. To use it take a [`Lease`], which is this file, opened.
+    /// The beginning of its root file system's disk. To use it take a [`Lease`], which is this file, opened.
     pub erofs_path: PathBuf,
+    /// The files that the disk continues in, in their order, each to its end.
+    pub data_paths: Vec<PathBuf>,
     /// Its configuration.
     pub config: ImageConfiguration,
     dir: PathBuf,
 }
 
-/// An image in use. It is the disk image itself, opened read-only with a shared lock: as long as
+/// An image in use. It is the beginning of its disk, opened read-only with a shared lock: as long as
 /// this description (or a duplicate, in whatever process) is open, the image cannot be removed.
 #[derive(Debug)]
 pub struct Lease {
@@ -63,17 +66,35 @@ pub struct LeaseError {
 }
 
 impl Lease {
-    /// The disk image.
+    /// The beginning of the disk.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// The disk image, to be handed on. The lease lasts until it and its duplicates are closed.
+    /// The file, to be handed on. The lease lasts until it and its duplicates are closed.
     #[must_use]
     pub fn into_file(self) -> File {
         self.file
     }
+}
+
+/// The files that the disk that begins with `erofs` continues in; they are as long as it says.
+pub(super) fn data(layers: &Path, erofs: &Path) -> io::Result<Vec<PathBuf>> {
+    let damaged = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let devices = erofs::read_devices(&File::open(erofs)?).map_err(|error| damaged(error.to_string()))?;
+    let mut paths = Vec::with_capacity(devices.len());
+    for device in devices {
+        let path = layers.join(device.tag.hex()).join("data");
+        let len = std::fs::metadata(&path)
+            .map_err(|error| io::Error::new(error.kind(), format!("layer {}: {error}", device.tag)))?
+            .len();
+        if len != u64::from(device.blocks) * erofs::BLOCK {
+            return Err(damaged(format!("layer {} has {len} bytes of data", device.tag)));
+        }
+        paths.push(path);
+    }
+    Ok(paths)
 }
 
 pub(super) fn read_config(dir: &Path) -> io::Result<ImageConfiguration> {
@@ -82,28 +103,24 @@ pub(super) fn read_config(dir: &Path) -> io::Result<ImageConfiguration> {
 }
 
 impl Image {
-    pub(super) fn read(dir: PathBuf, id: ImageId, names: Vec<String>) -> Result<Self, LookupError> {
+    pub(super) fn read(dir: PathBuf, layers: &Path, id: ImageId, names: Vec<String>) -> Result<Self, LookupError> {
         let damaged = |what| move |cause| LookupError::Damaged { id, what, cause };
         let config = read_config(&dir).map_err(damaged("config.json"))?;
         let manifest = std::fs::read(dir.join("manifest.json")).map_err(damaged("manifest.json"))?;
         let digest = Digest::of(&manifest).to_string();
-        Ok(Self { id, names, digest, erofs_path: dir.join("image.erofs"), config, dir })
+        let erofs_path = dir.join("image.erofs");
+        let data_paths = data(layers, &erofs_path).map_err(damaged("image.erofs"))?;
+        Ok(Self { id, names, digest, erofs_path, data_paths, config, dir })
     }
 
-    /// Opens the disk image and keeps it from being removed.
+    /// Opens the image and keeps it and its layers from being removed.
     ///
     /// # Errors
     /// When it was removed meanwhile.
     pub fn lease(&self) -> Result<Lease, LeaseError> {
         let failed = |cause| LeaseError { id: self.id, cause };
-        let file = File::open(&self.erofs_path).map_err(failed)?;
-        file.try_lock_shared().map_err(|error| failed(error.into()))?;
-        // Between opening and locking it may have been moved away to be deleted.
-        let (opened, named) = (file.metadata(), std::fs::metadata(&self.erofs_path));
-        match (opened.map_err(failed)?, named.map_err(failed)?) {
-            (opened, named) if opened.ino() == named.ino() && opened.dev() == named.dev() => Ok(Lease { file }),
-            _ => Err(failed(io::ErrorKind::NotFound.into())),
-        }
+        let held = hold(&self.erofs_path).map_err(failed)?;
+        held.map(|file| Lease { file }).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
     /// The user of `USER[:GROUP]`, names or numbers, in this image; empty is uid 0.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::convert::{self, Layers};
-use super::{Image, LookupError, Store, StoreError};
+use super::layers::{Held, Wanted};
+use super::{Image, LookupError, Store, StoreError, assemble, convert};
 use crate::Limits;
 use crate::archive::{Archive, ArchiveError, Found};
-use crate::error::ContentError;
+use crate::error::{BlobProblem, ContentError};
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
-use crate::verify::Layer;
+use crate::verify::{Documents, Layer};
 
 /// Where an archive comes from.
 pub enum ArchiveSource {
@@ -114,31 +114,47 @@ impl Store {
             layers: documents.layers.len(),
             bytes: documents.layers.iter().map(|layer| layer.size).sum(),
         });
+        let layers = self.load_layers(archive, &documents, &members, limits, progress);
         let staging = self.staging()?;
-        let mut layers = Stored { archive, members, progress };
-        convert::convert(&staging, &documents, &mut layers, limits, progress)?;
+        assemble::assemble(&staging, &documents, &layers?, limits, progress)?;
         self.publish(staging, documents.id, documents.digest, &names)?;
         progress.event(Event::Finished { name: &name });
         Ok(self.get(&documents.id.to_string())?)
     }
-}
 
-/// Layers where they lie in an archive.
-struct Stored<'a> {
-    archive: &'a Archive,
-    members: Vec<String>,
-    progress: &'a dyn Progress,
-}
-
-impl Layers for Stored<'_> {
-    type Error = LoadError;
-
-    fn open(&mut self, index: usize, layer: &Layer) -> Result<(Box<dyn Read + '_>, bool), LoadError> {
-        let member = self.members.get(index).map(String::as_str).unwrap_or_default();
-        let (reader, _) = self.archive.open_member(member)?;
-        let digest = layer.digest.to_string();
-        Ok((Box::new(Watched { reader, progress: self.progress, digest, done: 0, total: layer.size }), false))
+    /// The image's layers; those that are not here yet are read where they lie in the archive.
+    fn load_layers(
+        &self,
+        archive: &Archive,
+        documents: &Documents,
+        members: &[String],
+        limits: &Limits,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Held>, LoadError> {
+        let mut held = Vec::with_capacity(documents.layers.len());
+        let mut unpacked = 0;
+        for (index, (layer, member)) in documents.layers.iter().zip(members).enumerate() {
+            let digest = layer.digest.to_string();
+            held.push(match self.want_layer(layer.diff_id)? {
+                Wanted::Present(held) => held,
+                Wanted::Missing(staging) => {
+                    let (reader, _) = archive.open_member(member)?;
+                    let reader = Watched { reader, progress, digest: digest.clone(), done: 0, total: layer.size };
+                    let converted = convert::convert(reader, layer, staging.path(), limits, unpacked);
+                    unpacked += converted.map_err(refused(&documents.image, layer))?;
+                    self.publish_layer(staging, layer.diff_id)?
+                }
+            });
+            progress.event(Event::Applied { digest: &digest, index, layers: documents.layers.len() });
+        }
+        Ok(held)
     }
+}
+
+/// Says which image and layer a problem is of.
+pub(super) fn refused(image: &str, layer: &Layer) -> impl FnOnce(BlobProblem) -> ContentError + use<> {
+    let (image, layer) = (image.to_owned(), layer.digest);
+    move |problem| ContentError::Layer { image, layer, problem: Box::new(problem) }
 }
 
 /// Tells how far reading came.

@@ -3,19 +3,31 @@
 //! ```text
 //! ROOT/lock                    flock: held for every change of what follows
 //! ROOT/names.json              names and the images they mean
-//! ROOT/tmp/                    images in the making
+//! ROOT/journal.json            a change that takes several steps, while it is made
+//! ROOT/tmp/                    images and layers in the making
+//! ROOT/layers/<64 hex digits>/ one layer, by its diff_id (see `layer::Stored`)
+//!     data                     blocks of its files; flocked (shared) by who makes an image of it
+//!     rest.zst                 the rest of its tar stream
 //! ROOT/<64 hex digits>/        one image, by its config's digest
-//!     image.erofs              its root file system; flocked (shared) by whoever uses the image
+//!     image.erofs              its root file system, without the blocks of files: these are the layers' data.
+//!                              Flocked (shared) by whoever uses the image
 //!     config.json              the OCI image configuration, verbatim
 //!     manifest.json            the manifest it came by, verbatim
 //!     passwd, group            of the image, for looking up users
 //! ```
 //!
-//! An image appears by one rename and is never changed afterwards. Layers are not kept: what two
-//! images share is stored twice, which buys one file for each image that is a disk as it is.
+//! The disk of an image is `image.erofs` and then the data of its layers, one after the other: the VMM makes one disk of
+//! these files. So what images share is stored once, and each layer is converted once, without knowing of the others.
+//!
+//! Layers and images appear by one rename and are never changed afterwards. At every moment a crash leaves the old or
+//! the new state; what is in `tmp` and not locked, and a layer that no image has and nobody holds, is a leftover and goes
+//! when a store is next opened.
 
+mod assemble;
 mod convert;
 mod image;
+mod journal;
+mod layers;
 mod load;
 mod names;
 mod pull;
@@ -34,6 +46,7 @@ pub use pull::{PullError, PullOptions};
 
 use crate::digest::Digest;
 use crate::reference::Reference;
+use journal::Change;
 use names::{Named, Names};
 use staging::Staging;
 
@@ -55,7 +68,7 @@ pub struct ImageSummary {
     pub names: Vec<String>,
     /// Digest of the manifest it came by.
     pub digest: String,
-    /// Bytes its EROFS image takes on disk.
+    /// Bytes that the files of its disk take, those that it shares with other images included.
     pub size: u64,
     /// When it was built, RFC 3339, if its config says.
     pub created: Option<String>,
@@ -148,9 +161,13 @@ impl Store {
     /// When the directory cannot be made or written.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { root: root.into() };
-        std::fs::create_dir_all(store.tmp()).map_err(store.failed("making its directory"))?;
-        let _lock = store.lock()?;
+        for dir in [store.tmp(), store.layers()] {
+            std::fs::create_dir_all(dir).map_err(store.failed("making its directory"))?;
+        }
+        let lock = store.lock()?;
         staging::sweep(&store.tmp()).map_err(store.failed("removing leftovers"))?;
+        store.sweep_layers(&lock)?;
+        drop(lock);
         Ok(store)
     }
 
@@ -169,14 +186,14 @@ impl Store {
         let mut images = Vec::new();
         for id in self.ids()? {
             let dir = self.dir(id);
-            let Ok(metadata) = std::fs::metadata(dir.join("image.erofs")) else { continue };
+            let Ok(size) = self.size(id) else { continue };
             let created = image::read_config(&dir).ok().and_then(|config| config.created().clone());
             let digest = std::fs::read(dir.join("manifest.json")).map(|bytes| Digest::of(&bytes).to_string());
             images.push(ImageSummary {
                 id: ImageId(id),
                 names: names.of(id),
                 digest: digest.unwrap_or_default(),
-                size: metadata.blocks() * 512,
+                size,
                 created,
             });
         }
@@ -230,9 +247,8 @@ impl Store {
         if disk.as_ref().is_ok_and(|disk| disk.try_lock().is_err()) {
             return Err(RemoveError::InUse { id: ImageId(id), names: shown() });
         }
-        names.names.retain(|_, named| named.id != id);
-        self.write_names(&lock, &names)?;
-        self.bury(&lock, id)?;
+        self.change(&lock, &Change::Remove { id })?;
+        self.sweep_layers(&lock)?;
         Ok(Removed { untagged: all, deleted: Some(ImageId(id)) })
     }
 
@@ -249,12 +265,47 @@ impl Store {
         move |cause| StoreError { path: path.clone(), what, cause }
     }
 
-    /// Waits for the store's lock. Held for renames and small writes only.
+    fn journal(&self) -> PathBuf {
+        self.root.join("journal.json")
+    }
+
+    /// Waits for the store's lock, and finishes what its last holder may have left. Held for renames and small writes
+    /// only.
     fn lock(&self) -> Result<StoreLock, StoreError> {
         let failed = self.failed("locking it");
         let file = File::create(self.root.join("lock")).map_err(&failed)?;
         file.lock().map_err(failed)?;
-        Ok(StoreLock { _file: file })
+        let lock = StoreLock { _file: file };
+        if let Some(change) = journal::read(&self.journal()).map_err(self.failed("reading journal.json"))? {
+            tracing::info!(?change, "finishing what was interrupted");
+            self.finish(&lock, &change)?;
+        }
+        Ok(lock)
+    }
+
+    /// Makes a change of several steps.
+    fn change(&self, lock: &StoreLock, change: &Change) -> Result<(), StoreError> {
+        journal::begin(&self.journal(), &self.tmp(), change).map_err(self.failed("writing journal.json"))?;
+        self.finish(lock, change)
+    }
+
+    fn finish(&self, lock: &StoreLock, change: &Change) -> Result<(), StoreError> {
+        let mut names = self.names()?;
+        match change {
+            Change::Publish { id, digest, names: new } if self.has(*id) => {
+                let named = Named { id: *id, digest: *digest };
+                names.names.extend(new.iter().map(|name| (name.clone(), named)));
+                self.write_names(lock, &names)?;
+            }
+            // It did not get that far.
+            Change::Publish { .. } => {}
+            Change::Remove { id } => {
+                names.names.retain(|_, named| named.id != *id);
+                self.write_names(lock, &names)?;
+                self.bury(lock, *id)?;
+            }
+        }
+        journal::end(&self.journal()).map_err(self.failed("removing journal.json"))
     }
 
     fn names(&self) -> Result<Names, StoreError> {
@@ -283,6 +334,13 @@ impl Store {
         }
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    fn size(&self, id: Digest) -> io::Result<u64> {
+        let own = self.dir(id).join("image.erofs");
+        let layers = image::data(&self.layers(), &own)?;
+        let sizes = std::iter::once(own).chain(layers).map(|path| Ok(std::fs::metadata(path)?.blocks() * 512));
+        sizes.sum()
     }
 
     fn has(&self, id: Digest) -> bool {
@@ -329,7 +387,7 @@ impl Store {
     }
 
     fn image(&self, id: Digest, names: &Names) -> Result<Image, LookupError> {
-        Image::read(self.dir(id), ImageId(id), names.of(id))
+        Image::read(self.dir(id), &self.layers(), ImageId(id), names.of(id))
     }
 
     fn staging(&self) -> Result<Staging, StoreError> {
@@ -352,12 +410,14 @@ impl Store {
     /// its copy is as good as ours.
     fn publish(&self, staging: Staging, id: Digest, digest: Digest, names: &[Reference]) -> Result<(), StoreError> {
         let lock = self.lock()?;
+        let change = Change::Publish { id, digest, names: names.iter().map(Reference::canonical).collect() };
+        journal::begin(&self.journal(), &self.tmp(), &change).map_err(self.failed("writing journal.json"))?;
         if !self.has(id) {
             // What is left of a damaged image of that id makes way.
             self.bury(&lock, id)?;
             staging.publish(&self.dir(id)).map_err(self.failed("putting an image in its place"))?;
         }
-        names.iter().try_for_each(|reference| self.name(&lock, id, digest, reference))
+        self.finish(&lock, &change)
     }
 }
 

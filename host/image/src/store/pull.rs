@@ -1,16 +1,18 @@
 //! From a registry into the store.
 
-use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::convert::{self, Layers};
-use super::{Image, LookupError, Store, StoreError};
+use super::layers::{Held, Wanted};
+use super::load::refused;
+use super::{Image, LookupError, Store, StoreError, assemble, convert};
 use crate::Limits;
 use crate::credentials::Keychain;
 use crate::error::ContentError;
@@ -18,10 +20,12 @@ use crate::hosts;
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{Registry, RegistryError};
-use crate::verify::{self, Layer};
+use crate::verify::{self, Blob, Layer};
 
 /// Layers fetched at a time, as Docker does.
 const DOWNLOADS: usize = 3;
+/// Pieces of a layer (some 16 KiB each) that may wait to be converted.
+const PIECES: usize = 64;
 
 /// How to pull.
 #[derive(Debug, Clone)]
@@ -98,62 +102,102 @@ impl Store {
             bytes: documents.layers.iter().map(|layer| layer.size).sum(),
         });
 
-        let staging = self.staging()?;
-        let (sender, receiver) = mpsc::channel(1);
-        let blobs = staging.path().to_owned();
-        let layers = documents.layers.clone();
-        let (id, digest, limits) = (documents.id, documents.digest, options.limits);
-        let watch = Arc::clone(&progress);
-        // Layers are merged in order while later ones still arrive.
-        let conversion = tokio::task::spawn_blocking(move || {
-            let mut layers = Downloaded { receiver, image: documents.image.clone() };
-            convert::convert(&staging, &documents, &mut layers, &limits, watch.as_ref()).map(|()| staging)
-        });
-        let fetched = fetch(&registry, &layers, &blobs, progress.as_ref(), sender).await;
-        let converted = conversion.await.map_err(|_| PullError::Interrupted(name.clone()))?;
-        // The converter only waits for what did not come: why it did not come says more.
-        fetched?;
-        let staging = converted?;
-        self.publish(staging, id, digest, std::slice::from_ref(reference))?;
-        progress.event(Event::Finished { name: &name });
-        Ok(self.get(&reference.canonical())?)
-    }
-}
-
-/// Fetches layers, a few at a time, and hands them on in order.
-async fn fetch(
-    registry: &Registry,
-    layers: &[Layer],
-    dir: &std::path::Path,
-    progress: &dyn Progress,
-    sender: mpsc::Sender<File>,
-) -> Result<(), RegistryError> {
-    let downloads = layers.iter().map(|layer| registry.layer(layer, dir, progress));
-    let mut arriving = futures::stream::iter(downloads).buffered(DOWNLOADS);
-    while let Some(blob) = arriving.next().await {
-        // The converter refused a layer and is gone: no use in the others.
-        if sender.send(blob?).await.is_err() {
-            break;
+        // Layers need nothing of each other until all are there.
+        let total = documents.layers.len();
+        let fetch = Fetch {
+            registry: &registry,
+            image: &name,
+            limits: options.limits,
+            unpacked: Arc::default(),
+            progress: &progress,
+        };
+        let fetches = documents.layers.iter().map(|layer| self.layer(&fetch, layer));
+        let mut arriving = futures::stream::iter(fetches).buffered(DOWNLOADS);
+        let mut layers = Vec::with_capacity(total);
+        while let Some(layer) = arriving.next().await {
+            let (held, digest) = layer?;
+            progress.event(Event::Applied { digest: &digest, index: layers.len(), layers: total });
+            layers.push(held);
         }
+        drop(arriving);
+        let (store, reference, limits) = (self.clone(), reference.clone(), options.limits);
+        let assembled = tokio::task::spawn_blocking(move || {
+            let staging = store.staging()?;
+            assemble::assemble(&staging, &documents, &layers, &limits, progress.as_ref())?;
+            store.publish(staging, documents.id, documents.digest, std::slice::from_ref(&reference))?;
+            progress.event(Event::Finished { name: &documents.image });
+            Ok(store.get(&reference.canonical())?)
+        });
+        assembled.await.map_err(|_| PullError::Interrupted(name))?
     }
-    Ok(())
+
+    /// One layer, fetched and taken apart unless it is here already.
+    async fn layer(&self, fetch: &Fetch<'_>, layer: &Layer) -> Result<(Held, String), PullError> {
+        let digest = layer.digest.to_string();
+        let interrupted = |_| PullError::Interrupted(fetch.image.to_owned());
+        let (store, diff_id) = (self.clone(), layer.diff_id);
+        let wanted = tokio::task::spawn_blocking(move || store.want_layer(diff_id)).await.map_err(interrupted)??;
+        let staging = match wanted {
+            Wanted::Present(held) => return Ok((held, digest)),
+            Wanted::Missing(staging) => staging,
+        };
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let arriving = Arriving {
+            receiver,
+            piece: Bytes::new(),
+            progress: Arc::clone(fetch.progress),
+            digest: digest.clone(),
+            done: 0,
+            total: layer.size,
+        };
+        let (store, wanted, image) = (self.clone(), layer.clone(), fetch.image.to_owned());
+        let (limits, unpacked) = (fetch.limits, Arc::clone(&fetch.unpacked));
+        let conversion = tokio::task::spawn_blocking(move || -> Result<Held, PullError> {
+            let before = unpacked.load(Ordering::Relaxed);
+            let converted = convert::convert(arriving, &wanted, staging.path(), &limits, before);
+            unpacked.fetch_add(converted.map_err(refused(&image, &wanted))?, Ordering::Relaxed);
+            Ok(store.publish_layer(staging, wanted.diff_id)?)
+        });
+        let fetched = fetch.registry.blob(Blob { digest: layer.digest, size: layer.size }, &sender).await;
+        drop(sender);
+        let converted = conversion.await.map_err(interrupted)?;
+        // The converter only misses what did not come: why it did not come says more.
+        fetched?;
+        Ok((converted?, digest))
+    }
 }
 
-struct Downloaded {
-    receiver: mpsc::Receiver<File>,
-    image: String,
+/// What the fetching of all layers of an image has in common.
+struct Fetch<'a> {
+    registry: &'a Registry,
+    image: &'a str,
+    limits: Limits,
+    /// Uncompressed bytes of the layers that are done. The few that are under way do not see each other's.
+    unpacked: Arc<AtomicU64>,
+    progress: &'a Arc<dyn Progress>,
 }
 
-impl Layers for Downloaded {
-    type Error = PullError;
+/// A blob as it arrives.
+struct Arriving {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+    progress: Arc<dyn Progress>,
+    digest: String,
+    done: u64,
+    total: u64,
+}
 
-    fn open(&mut self, _: usize, _: &Layer) -> Result<(Box<dyn Read + '_>, bool), PullError> {
-        let mut blob = self.receiver.blocking_recv().ok_or_else(|| PullError::Interrupted(self.image.clone()))?;
-        blob.rewind().map_err(|cause| ContentError::Host {
-            image: self.image.clone(),
-            what: "reading a layer back",
-            cause,
-        })?;
-        Ok((Box::new(blob), true))
+impl Read for Arriving {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.piece.is_empty() {
+            let Some(piece) = self.receiver.blocking_recv() else { return Ok(0) };
+            self.done += piece.len() as u64;
+            self.progress.event(Event::Layer { digest: &self.digest, done: self.done, total: self.total });
+            self.piece = piece;
+        }
+        let got = self.piece.len().min(buffer.len());
+        let piece = self.piece.split_to(got);
+        buffer.get_mut(..got).unwrap_or_default().copy_from_slice(&piece);
+        Ok(got)
     }
 }

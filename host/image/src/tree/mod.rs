@@ -1,8 +1,8 @@
 //! A root file system in memory: directories, names and metadata in an arena of nodes.
 //!
 //! Layers are merged into a [`Tree`] and the EROFS writer lays one out on disk. File contents do
-//! not live here: a node holds the place of its bytes in a [`Spool`]. Nothing in this module
-//! touches the host's file system by a path that an image chose.
+//! not live here: a node holds the place of its bytes in the layers' data, and of a short tail in a
+//! [`Spool`]. Nothing in this module touches the host's file system by a path that an image chose.
 
 mod spool;
 
@@ -65,24 +65,41 @@ impl Metadata {
     pub const IMPLICIT_DIRECTORY: Self = Self { mode: 0o755, uid: 0, gid: 0, mtime: 0, mtime_nsec: 0 };
 }
 
-/// A run of a file's bytes in the spool; between runs the file is a hole.
+/// A run of a sparse file's bytes; between runs the file is a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Where in the file the run begins.
     pub offset: u64,
-    /// Where in the spool its bytes begin.
-    pub spool: u64,
     /// Its length in bytes, never 0.
     pub len: u64,
+}
+
+/// Whole blocks of one of the devices that hold the layers' data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// Which device, from 0.
+    pub device: u16,
+    /// The first block, counted from the device's start.
+    pub first: u32,
 }
 
 /// Where a regular file's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// All of them in one run of the spool from this offset.
-    Dense(u64),
-    /// Runs in ascending order that do not overlap, holes between them.
-    Sparse(Box<[Extent]>),
+    /// All of them in one piece.
+    Dense {
+        /// The whole blocks, and the last one too unless it is a tail.
+        blocks: Blocks,
+        /// Offset in the spool of the bytes beyond the last whole block, where these are kept apart.
+        tail: Option<u64>,
+    },
+    /// Runs with holes between them.
+    Sparse {
+        /// Those chunks of the file that have data, one after the other.
+        blocks: Blocks,
+        /// The runs, in ascending order; they do not overlap.
+        runs: Box<[Extent]>,
+    },
 }
 
 /// What a node is.
@@ -316,7 +333,7 @@ mod tests {
     use super::*;
 
     fn file() -> Node {
-        Node::new(Metadata::IMPLICIT_DIRECTORY, Kind::File { size: 0, content: Content::Dense(0) })
+        Node::new(Metadata::IMPLICIT_DIRECTORY, Kind::File { size: 0, content: Content::Dense { blocks: Blocks::default(), tail: None } })
     }
 
     #[test]

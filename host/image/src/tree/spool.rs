@@ -1,5 +1,5 @@
-//! File contents of a tree under construction: one unlinked temporary file, appended to while
-//! layers stream in, read at random while the image is written. It has no name, so a crash leaves
+//! Tails of files of a tree under construction: one unlinked temporary file, appended to while
+//! layers are merged, read at random while the image is written. It has no name, so a crash leaves
 //! nothing behind and no path of an image ever reaches the host's file system.
 
 use std::fs::File;
@@ -85,9 +85,5 @@ impl Spool {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    pub(crate) fn file(&self) -> &File {
-        &self.file
     }
 }

@@ -2,7 +2,8 @@
 //! writer under test.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+
+use super::Disk;
 
 /// What a path of an image shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +30,20 @@ fn le(bytes: &[u8], at: usize, len: usize) -> u64 {
 }
 
 /// Everything in the image by path; the root is the empty path.
-pub fn read(path: &Path) -> BTreeMap<Vec<u8>, Seen> {
-    let bytes = std::fs::read(path).unwrap();
+pub fn read(disk: &Disk) -> BTreeMap<Vec<u8>, Seen> {
+    let bytes = disk.bytes();
     assert_eq!(bytes.len() % 4096, 0);
     let sb = &bytes[1024..1152];
     assert_eq!(le(sb, 0, 4), 0xe0f5_e1e2);
-    assert_eq!(le(sb, 36, 4) * 4096, bytes.len() as u64, "blocks");
+    let mut next = le(sb, 36, 4);
+    assert_eq!(next * 4096, std::fs::metadata(&disk.0[0]).unwrap().len(), "blocks");
+    let (tabled, count) = (le(sb, 80, 4) & 8 != 0, le(sb, 86, 2) as usize);
+    assert_eq!((tabled, count), (disk.0.len() > 1, disk.0.len() - 1), "devices");
+    for slot in (0..count).map(|index| &bytes[le(sb, 88, 2) as usize * 128 + index * 128..]) {
+        assert_eq!(le(slot, 68, 4), next, "devices follow each other");
+        next += le(slot, 64, 4);
+    }
+    assert_eq!(next * 4096, bytes.len() as u64, "blocks of all devices");
     let mut first = bytes[1024..4096].to_vec();
     first[4..8].fill(0);
     assert_eq!(le(sb, 4, 4), u64::from(bitwise_crc32c(&first)), "superblock checksum");
@@ -46,7 +55,7 @@ pub fn read(path: &Path) -> BTreeMap<Vec<u8>, Seen> {
     seen
 }
 
-fn bitwise_crc32c(bytes: &[u8]) -> u32 {
+pub fn bitwise_crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(!0_u32, |mut crc, byte| {
         crc ^= u32::from(*byte);
         (0..8).for_each(|_| crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 });
@@ -165,4 +174,35 @@ fn xattrs(body: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
         rest = &rest[(4 + name_len + value_len).next_multiple_of(4)..];
     }
     found
+}
+
+/// Length of the largest file, without reading any.
+pub fn largest(disk: &Disk) -> usize {
+    let bytes = disk.bytes();
+    let sb = &bytes[1024..1152];
+    let build_time = ((le(sb, 24, 8)).cast_signed(), le(sb, 32, 4) as u32);
+    let (root, image) = (le(sb, 14, 2), Image { bytes: bytes.clone(), build_time });
+    let mut pending = vec![root];
+    let mut met = std::collections::BTreeSet::from([root]);
+    let mut largest = 0;
+    while let Some(nid) = pending.pop() {
+        let raw = &image.bytes[nid as usize * 32..];
+        let size = if le(raw, 0, 2) & 1 == 0 { le(raw, 8, 4) } else { le(raw, 8, 8) };
+        match le(raw, 4, 2) >> 12 {
+            8 => largest = largest.max(size as usize),
+            4 => {
+                let (_, data) = image.inode(nid);
+                for block in data.chunks(4096) {
+                    for at in (0..le(block, 8, 2) as usize).step_by(12) {
+                        let child = le(block, at, 8);
+                        if met.insert(child) {
+                            pending.push(child);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    largest
 }
