@@ -25,8 +25,8 @@ pub use launch::ShimLauncher;
 pub use shim::Shim;
 pub use time::{from_timestamp, to_timestamp};
 pub use types::{
-    ContainerInspect, CreateTask, Exit, IoStats, NetworkStats, PodInspect, PodStats, ProcessInfo, Slot, Stats, Status,
-    Stdio, TaskState, TimelineStep,
+    ContainerInspect, CreateTask, Exit, IoStats, NetworkStats, PodInspect, PodStats, ProcessInfo, RootfsImage, Slot,
+    Stats, Status, Stdio, TaskState, TimelineStep,
 };
 
 /// Type URL under which containerd carries an OCI `process` object as JSON.

@@ -72,10 +72,14 @@ impl Shim {
     pub async fn create(&self, task: CreateTask) -> Result<u32, TaskError> {
         let mut rootfs = Vec::with_capacity(task.rootfs.len());
         for image in &task.rootfs {
+            let mut options = vec!["ro".into()];
+            for device in &image.devices {
+                options.push(format!("device={}", utf8("rootfs", device)?));
+            }
             rootfs.push(api::Mount {
                 type_: "erofs".into(),
-                source: utf8("rootfs", image)?,
-                options: vec!["ro".into()],
+                source: utf8("rootfs", &image.path)?,
+                options,
                 ..Default::default()
             });
         }

@@ -12,8 +12,17 @@ pub struct CreateTask {
     /// Directory with `config.json`.
     pub bundle: PathBuf,
     /// EROFS images of the root file system, topmost first; none for a sandbox.
-    pub rootfs: Vec<PathBuf>,
+    pub rootfs: Vec<RootfsImage>,
     pub stdio: Stdio,
+}
+
+/// An EROFS image, perhaps in several files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootfsImage {
+    /// Where it begins.
+    pub path: PathBuf,
+    /// The files that hold the devices of its table, in their order.
+    pub devices: Vec<PathBuf>,
 }
 
 /// Where a process's standard streams go. `None` is `/dev/null`; otherwise the path of a FIFO, `file:///PATH`,

@@ -7,7 +7,8 @@ pub struct Limits {
     /// Bytes of a manifest, an index or a config. The OCI distribution specification asks
     /// registries for 4 MiB.
     pub document_bytes: u64,
-    /// Layers of an image; Docker stops at 127.
+    /// Layers of an image; Docker stops at 127. The files of a disk are handed over in one message, which takes 253
+    /// (`SCM_MAX_FD`).
     pub layers: u16,
     /// Tar entries of all layers together.
     pub entries: u64,
@@ -30,7 +31,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             document_bytes: 4 << 20,
-            layers: 512,
+            layers: 250,
             entries: 4_000_000,
             metadata_bytes: 1 << 30,
             layer_bytes: 64 << 30,

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use common::archive::{TestImage, digest};
 use common::layers::{Item, What, tar};
-use common::{Disk, reader};
 use common::registry::{Registry, USER};
+use common::{Disk, reader};
 use husk_image::credentials::{Credentials, Keychain, Secret};
 use husk_image::login::LoginError;
 use husk_image::{

@@ -44,6 +44,21 @@ pub enum DeviceError {
     Agent { path: PathBuf, source: AgentError },
 }
 
+/// The files of a disk image, in their order: most have but one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskImage {
+    /// The first file, by which the image is known.
+    pub path: PathBuf,
+    /// Those in which its blocks go on, each to its end. Such an image can only be read.
+    pub more: Vec<PathBuf>,
+}
+
+impl From<PathBuf> for DiskImage {
+    fn from(path: PathBuf) -> Self {
+        Self { path, more: Vec::new() }
+    }
+}
+
 /// What an image is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -115,13 +130,21 @@ impl Devices {
     }
 
     /// Plugs the image, or shares the slot in which it already is.
-    pub(crate) async fn acquire(&self, path: &Path, access: Access) -> Result<Lease, DeviceError> {
+    pub(crate) async fn acquire(&self, image: &DiskImage, access: Access) -> Result<Lease, DeviceError> {
+        let path = image.path.as_path();
         let file = open(path, access)?;
         let key = key_of(&file, path)?;
+        let mut files = vec![file];
+        for path in &image.more {
+            let file = open(path, access)?;
+            key_of(&file, path)?;
+            lock(&file, path, access)?;
+            files.push(file);
+        }
         let mut table = self.table.lock().await;
         match self.share(&mut table, key, path, access)? {
             Some(lease) => Ok(lease),
-            None => self.plug_first(&mut table, file, key, path, access).await,
+            None => self.plug_first(&mut table, files, key, path, access).await,
         }
     }
 
@@ -139,7 +162,7 @@ impl Devices {
             Some(lease) => Ok(lease),
             None => {
                 let file = open_block(&path, number, access)?;
-                self.plug_first(&mut table, file, key, &path, access).await
+                self.plug_first(&mut table, vec![file], key, &path, access).await
             }
         }
     }
@@ -165,15 +188,17 @@ impl Devices {
     async fn plug_first(
         &self,
         table: &mut Table,
-        file: File,
+        files: Vec<File>,
         key: Key,
         path: &Path,
         access: Access,
     ) -> Result<Lease, DeviceError> {
-        lock(&file, path, access)?;
+        if let Some(first) = files.first() {
+            lock(first, path, access)?;
+        }
         table.plugged = table.plugged.wrapping_add(1);
         let serial = format!("husk-{}", table.plugged % 1_000_000_000_000);
-        let (slot, name) = self.plug(&file, path, access, serial).await?;
+        let (slot, name) = self.plug(&files, path, access, serial).await?;
         tracing::debug!(slot = slot.0, image = %path.display(), name, "device plugged");
         let entry = Entry { slot, path: path.to_owned(), name, access, users: 1 };
         table.entries.insert(key, entry);
@@ -183,13 +208,14 @@ impl Devices {
 
     async fn plug(
         &self,
-        file: &File,
+        files: &[File],
         path: &Path,
         access: Access,
         serial: String,
     ) -> Result<(SlotIndex, String), DeviceError> {
         let device = Device::Blk { read_only: access == Access::ReadOnly, serial };
-        plug(&self.vmm, &self.agent, device, file.as_fd()).await.map_err(|error| match error {
+        let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+        plug(&self.vmm, &self.agent, device, &files).await.map_err(|error| match error {
             PlugError::Vmm(source) => DeviceError::Vmm { path: path.to_owned(), source },
             PlugError::Guest(source) => DeviceError::Agent { path: path.to_owned(), source },
         })
@@ -265,9 +291,9 @@ pub(crate) async fn plug(
     vmm: &Vmm,
     agent: &Agent,
     device: Device,
-    resource: BorrowedFd<'_>,
+    resources: &[BorrowedFd<'_>],
 ) -> Result<(SlotIndex, String), PlugError> {
-    let slot = vmm.plug(device, resource).await.map_err(PlugError::Vmm)?;
+    let slot = vmm.plug(device, resources).await.map_err(PlugError::Vmm)?;
     match agent.plug_device(slot.0).await {
         Ok(name) => Ok((slot, name)),
         Err(source) => {

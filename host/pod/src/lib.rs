@@ -31,7 +31,7 @@ mod volumes;
 pub use agent::{AgentError, ConnectError, ProcessStreams, StdioWanted, Stream, StreamError};
 pub use assets::{AssetError, Assets};
 pub use deadlines::{Deadlines, TIMEOUT_SCALE};
-pub use devices::{DeviceError, SlotInfo};
+pub use devices::{DeviceError, DiskImage, SlotInfo};
 pub use error::{CreateError, ErrorKind, ProcessError, ResizeError, StartError};
 pub use host::{
     CgroupError, DirError, HostUsage, MAX_VCPUS, Placement, ScratchError, TeardownError, TreeError, VMM_OVERHEAD,
@@ -39,9 +39,7 @@ pub use host::{
 };
 pub use husk_agent_api::v1;
 pub use husk_vmm_control::{ExitReason, Status as VmmStatus, Timeline};
-pub use pod::{
-    BootTimeline, ContainerState, ContainerStatus, ExitStatus, Pod, PodConfig, PodEvent, PodInfo, RootfsImage,
-};
+pub use pod::{BootTimeline, ContainerState, ContainerStatus, ExitStatus, Pod, PodConfig, PodEvent, PodInfo};
 pub use shares::ShareError;
 pub use spec::{GUEST_OVERHEAD, SpecError, VmSize};
 pub use vmm::{VmEndReason, VmEnded, VmmError};

@@ -60,7 +60,7 @@ impl Network {
     pub(crate) async fn plug(self, vmm: &Vmm, agent: &Agent) -> Result<SlotIndex, NetworkError> {
         let mtu = u16::try_from(self.interface.mtu).ok();
         let device = Device::Net { mac: self.interface.mac, mtu };
-        let (slot, _) = plug(vmm, agent, device, self.tap.as_fd()).await.map_err(|error| match error {
+        let (slot, _) = plug(vmm, agent, device, &[self.tap.as_fd()]).await.map_err(|error| match error {
             PlugError::Vmm(source) => NetworkError::Vmm(source),
             PlugError::Guest(source) => NetworkError::Guest(source),
         })?;

@@ -129,7 +129,7 @@ impl Shares {
         let own = openat(CWD, own, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| ShareError::Descriptors(errno.into()))?;
         let device = Device::Fs { tag: TAG.into() };
-        let plugged = plug(&self.vmm, &self.agent, device, own.as_fd()).await;
+        let plugged = plug(&self.vmm, &self.agent, device, &[own.as_fd()]).await;
         let (slot, _) = plugged.map_err(|error| match error {
             PlugError::Vmm(source) => ShareError::Vmm { path: path.to_owned(), source },
             PlugError::Guest(source) => ShareError::Agent { path: path.to_owned(), source },

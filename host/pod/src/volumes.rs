@@ -4,14 +4,14 @@
 //! with a file system; it is mounted for its first user and taken out after its last.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use husk_agent_api::v1;
 use tokio::sync::Mutex;
 
 use crate::agent::{Agent, AgentError};
-use crate::devices::{Access, DeviceError, Devices, Lease};
+use crate::devices::{Access, DeviceError, Devices, DiskImage, Lease};
 use crate::shares::ShareError;
 use crate::spec::{DiskFs, Medium, VolumeWanted};
 
@@ -110,10 +110,11 @@ impl Volumes {
     /// Attaches a file system image, or shares it where it already is.
     pub(crate) async fn acquire_disk(
         &self,
-        path: &Path,
+        image: &DiskImage,
         fs_type: DiskFs,
         read_only: bool,
     ) -> Result<DiskLease, VolumeError> {
+        let path = image.path.as_path();
         let mut table = self.table.lock().await;
         if let Some(disk) = table.disks.get_mut(path) {
             if disk.read_only && !read_only {
@@ -123,7 +124,7 @@ impl Volumes {
             return Ok(DiskLease { path: path.to_owned(), name: disk.name.clone() });
         }
         let access = if read_only { Access::ReadOnly } else { Access::Exclusive };
-        let lease = self.devices.acquire(path, access).await?;
+        let lease = self.devices.acquire(image, access).await?;
         table.disks_made = table.disks_made.wrapping_add(1);
         let name = format!("{DISK}{}", table.disks_made);
         let block = v1::BlockVolume { slot: lease.slot(), fs_type: fs_type.name().into(), read_only };

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use husk_client::{CreateTask, Dirs, FifoStreams, Fifos, Shim, ShimLauncher, Status, Stdio, TaskError, Wanted};
+use husk_client::{
+    CreateTask, Dirs, FifoStreams, Fifos, RootfsImage, Shim, ShimLauncher, Status, Stdio, TaskError, Wanted,
+};
 use oci_spec::runtime::{LinuxResources, Process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -320,7 +322,8 @@ impl Bench {
     }
 
     fn task(&self, id: &str, bundle: &Path, stdio: Stdio) -> CreateTask {
-        CreateTask { id: id.into(), bundle: bundle.into(), rootfs: vec![self.image.clone()], stdio }
+        let image = RootfsImage { path: self.image.clone(), devices: Vec::new() };
+        CreateTask { id: id.into(), bundle: bundle.into(), rootfs: vec![image], stdio }
     }
 
     /// Runs a container to its end; its exit code, output and errors.

@@ -98,8 +98,15 @@ pub enum PlugError {
     Fs(#[from] FsError),
     #[error(transparent)]
     Slot(#[from] SlotError),
+    #[error("plug comes with {0} file descriptors, this device has one")]
+    Resources(usize),
     #[error("cannot start a device's thread: {0}")]
     Io(#[from] io::Error),
+}
+
+fn only(resources: Vec<OwnedFd>) -> Result<OwnedFd, PlugError> {
+    let [resource] = <[OwnedFd; 1]>::try_from(resources).map_err(|all| PlugError::Resources(all.len()))?;
+    Ok(resource)
 }
 
 impl PlugError {
@@ -108,7 +115,7 @@ impl PlugError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Disk(DiskError::Size(_)) | Self::Net(NetError::Setup(_)) | Self::Io(_) => ErrorKind::Io,
-            Self::Disk(_) | Self::Net(_) | Self::Fs(_) => ErrorKind::Invalid,
+            Self::Disk(_) | Self::Net(_) | Self::Fs(_) | Self::Resources(_) => ErrorKind::Invalid,
             Self::Slot(error) => slot_error_kind(error),
         }
     }
@@ -284,17 +291,19 @@ impl Machine {
     }
 
     /// Fills the lowest free slot.
-    pub fn plug(&mut self, device: &Device, resource: OwnedFd) -> Result<SlotIndex, PlugError> {
+    pub fn plug(&mut self, device: &Device, resources: Vec<OwnedFd>) -> Result<SlotIndex, PlugError> {
         match device {
             Device::Blk { read_only, serial } => {
-                let disk = Disk::new(File::from(resource), *read_only, serial)?;
+                let disk = Disk::new(resources.into_iter().map(File::from).collect(), *read_only, serial)?;
                 self.plug_backend(disk.spec(), Blk::new(disk))
             }
             Device::Net { mac, mtu } => {
+                let resource = only(resources)?;
                 let spec = net::spec(*mac, *mtu)?;
                 self.plug_backend(spec, Net::new(Tap::new(resource)?))
             }
             Device::Fs { tag } => {
+                let resource = only(resources)?;
                 let device = Fs::new(tag, resource, self.file_limits)?;
                 let server = device.server();
                 let slot = self.plug_backend(device.spec(), device)?;

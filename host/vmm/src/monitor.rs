@@ -123,10 +123,7 @@ impl Monitor {
                 self.clock.requested();
                 self.boot(&boot, fds).map(|()| Reply::Done)
             }
-            Call::Plug(device) => {
-                let [resource] = take_fds(fds, "plug")?;
-                self.plug(&device, resource)
-            }
+            Call::Plug(device) => self.plug(&device, fds),
             Call::Unplug { slot, force } => {
                 let [] = take_fds(fds, "unplug")?;
                 let unplugged = self.machine_mut()?.unplug(slot, force);
@@ -179,8 +176,8 @@ impl Monitor {
         Ok(())
     }
 
-    fn plug(&mut self, device: &Device, resource: OwnedFd) -> Result<Reply, CallError> {
-        let plugged = self.machine_mut()?.plug(device, resource);
+    fn plug(&mut self, device: &Device, resources: Vec<OwnedFd>) -> Result<Reply, CallError> {
+        let plugged = self.machine_mut()?.plug(device, resources);
         plugged.map(|slot| Reply::Plugged { slot }).map_err(|error: PlugError| refuse(error.kind(), error.to_string()))
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use husk_client::{CreateTask, Dirs, Shim, ShimLauncher, Stdio, TaskError};
+use husk_client::{CreateTask, Dirs, RootfsImage, Shim, ShimLauncher, Stdio, TaskError};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -77,7 +77,8 @@ impl HuskPod {
     async fn container(&self, shim: &Shim, case: &Case, config: &Value, bundle: &Path) -> Outcome {
         let (id, log) = (case.name.as_str(), bundle.join("output"));
         let stdio = if case.exec.is_some() { Stdio::default() } else { to_file(&log) };
-        let task = CreateTask { id: id.into(), bundle: bundle.into(), rootfs: vec![self.image.clone()], stdio };
+        let image = RootfsImage { path: self.image.clone(), devices: Vec::new() };
+        let task = CreateTask { id: id.into(), bundle: bundle.into(), rootfs: vec![image], stdio };
         if let Err(error) = shim.create(task).await {
             return not_started(&error);
         }

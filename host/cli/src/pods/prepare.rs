@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use husk_client::RootfsImage;
 use husk_image::{Image, Lease, Progress, Store};
 use jiff::Timestamp;
 use oci_spec::runtime::Spec;
@@ -151,8 +152,9 @@ async fn container(parts: &mut Parts<'_>, pod_id: &str, plan: &ContainerPlan) ->
     let facts = images::facts(&image, plan)?;
     let disk = |name: &str| volumes::disk(&parts.engine.paths, name);
     let files = |name: &str| parts.pod.volume(name);
-    let erofs = parts.images.iter().map(|(name, image)| (name.clone(), image.erofs_path.clone())).collect();
-    let places = Places { volumes: parts.volumes, files: &files, disk: &disk, images: &erofs };
+    let disk_of = |image: &Image| RootfsImage { path: image.erofs_path.clone(), devices: image.data_paths.clone() };
+    let images = parts.images.iter().map(|(name, image)| (name.clone(), disk_of(image))).collect();
+    let places = Places { volumes: parts.volumes, files: &files, disk: &disk, images: &images };
     let inputs = ContainerInputs { pod_id, hostname: parts.hostname, plan, image: &facts, places };
     let spec = spec::container(inputs)?;
     let command = spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default();
@@ -172,6 +174,7 @@ async fn container(parts: &mut Parts<'_>, pod_id: &str, plan: &ContainerPlan) ->
         volume_images: volume_images.iter().map(|image| image.id.to_string()).collect(),
         secret_env: plan.secret_env.clone(),
         rootfs: image.erofs_path.clone(),
+        rootfs_devices: image.data_paths.clone(),
         command: command.into_iter().map(shown).collect(),
         created: Timestamp::now(),
         terminal: plan.terminal,

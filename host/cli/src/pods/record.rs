@@ -112,6 +112,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) secret_env: BTreeSet<String>,
     /// EROFS image of the root file system.
     pub(crate) rootfs: PathBuf,
+    /// The files in which it goes on.
+    #[serde(default)]
+    pub(crate) rootfs_devices: Vec<PathBuf>,
     pub(crate) command: Vec<String>,
     pub(crate) created: Timestamp,
     pub(crate) terminal: bool,

@@ -1,6 +1,6 @@
 //! One run of one container: created, started, awaited, its end collected.
 
-use husk_client::{CreateTask, Exit, Fifos, Shim, Stdio, TaskError, Wanted};
+use husk_client::{CreateTask, Exit, Fifos, RootfsImage, Shim, Stdio, TaskError, Wanted};
 use jiff::Timestamp;
 use thiserror::Error;
 
@@ -55,7 +55,7 @@ pub(crate) async fn create(
     let task = CreateTask {
         id: container.id.clone(),
         bundle: dir.bundle(&container.id),
-        rootfs: vec![container.rootfs.clone()],
+        rootfs: vec![RootfsImage { path: container.rootfs.clone(), devices: container.rootfs_devices.clone() }],
         stdio,
     };
     shim.create(task).await.map(drop).map_err(|cause| start_error(container, "created", cause))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use husk_client::RootfsImage;
 use oci_spec::runtime::Mount;
 
 use super::SpecError;
@@ -34,8 +35,8 @@ pub(crate) struct Places<'a> {
     pub(crate) files: &'a dyn Fn(&str) -> PathBuf,
     /// The disk image of a named volume.
     pub(crate) disk: &'a dyn Fn(&str) -> PathBuf,
-    /// The EROFS files of images that are mounted as volumes, by their references.
-    pub(crate) images: &'a BTreeMap<String, PathBuf>,
+    /// The disks of images that are mounted as volumes, by their references.
+    pub(crate) images: &'a BTreeMap<String, RootfsImage>,
 }
 
 impl fmt::Debug for Places<'_> {
@@ -124,11 +125,12 @@ fn of_volume(plan: &MountPlan, volume: &VolumePlan, places: Places<'_>) -> Optio
 }
 
 fn of_image(plan: &MountPlan, image: &ImageSource, places: Places<'_>) -> Option<Mount> {
-    let file = places.images.get(&image.reference)?;
+    let disk = places.images.get(&image.reference)?;
     let mut options = guest_options(&plan.options, Access::ReadOnly);
     options.push("fs=erofs".to_owned());
+    options.extend(disk.devices.iter().map(|device| format!("device={}", device.display())));
     options.extend(sub_path(plan));
-    Some(mount(&plan.destination, "husk.disk", file, options))
+    Some(mount(&plan.destination, "husk.disk", &disk.path, options))
 }
 
 fn disk(plan: &MountPlan, image: &Path, access: Access) -> Mount {

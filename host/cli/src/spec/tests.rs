@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use husk_client::RootfsImage;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
@@ -34,11 +35,12 @@ fn build(plan: &ContainerPlan, image: &ImageFacts) -> Result<Spec, SpecError> {
         ("claim", VolumeSource::Named { name: "db".into(), read_only: true }),
     ];
     let volumes = volumes.map(|(name, source)| VolumePlan { name: name.into(), source });
+    let tools = RootfsImage { path: "/images/tools.erofs".into(), devices: vec!["/images/a".into()] };
     let places = Places {
         volumes: &volumes,
         files: &|name| PathBuf::from(format!("/pod/volumes/{name}")),
         disk: &|name| PathBuf::from(format!("/volumes/{name}/data.img")),
-        images: &BTreeMap::from([("tools".to_owned(), PathBuf::from("/images/tools.erofs"))]),
+        images: &BTreeMap::from([("tools".to_owned(), tools)]),
     };
     container(ContainerInputs { pod_id: "p1", hostname: "web", plan, image, places })
 }
@@ -176,7 +178,7 @@ fn every_kind_of_volume_has_its_mount() {
         ("host", read_only(), json!(["bind", "/srv/data", ["rbind", "ro", "rprivate"]])),
         ("host", strict(), json!(["bind", "/srv/data", ["rbind", "rro", "rprivate"]])),
         ("config", plain(), json!(["bind", "/pod/volumes/config", ["rbind", "ro", "rprivate"]])),
-        ("tools", plain(), json!(["husk.disk", "/images/tools.erofs", ["ro", "fs=erofs"]])),
+        ("tools", plain(), json!(["husk.disk", "/images/tools.erofs", ["ro", "fs=erofs", "device=/images/a"]])),
         ("claim", plain(), json!(["husk.disk", "/volumes/db/data.img", ["ro"]])),
     ] {
         assert_eq!(mounted(volume, None, options), expected);
@@ -185,7 +187,7 @@ fn every_kind_of_volume_has_its_mount() {
     assert_eq!(mounted("host", Some("a"), slave), json!(["bind", "/srv/data", ["bind", "rw", "rslave", "subpath=a"]]));
     let flags = vec![MountFlag::NoSuid, MountFlag::NoDev, MountFlag::NoExec];
     let tools = mounted("tools", Some("bin"), MountOptions { flags, ..plain() });
-    assert_eq!(tools[2], json!(["ro", "nosuid", "nodev", "noexec", "fs=erofs", "subpath=bin"]));
+    assert_eq!(tools[2], json!(["ro", "nosuid", "nodev", "noexec", "fs=erofs", "device=/images/a", "subpath=bin"]));
 }
 
 #[test]

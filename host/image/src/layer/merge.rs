@@ -20,9 +20,7 @@ use super::stored::Stored;
 use super::tar::{Entry, EntryKind, Reader, Source, TarProblem};
 use crate::Limits;
 use crate::erofs::{Device, chunk, xattr};
-use crate::tree::{
-    Blocks, Content, Extent, Kind, Metadata, Node, NodeId, Spool, SpoolWriter, Tree, TreeError, Xattrs,
-};
+use crate::tree::{Blocks, Content, Extent, Kind, Metadata, Node, NodeId, Spool, SpoolWriter, Tree, TreeError, Xattrs};
 
 /// Longest symbolic link target, in bytes (`PATH_MAX` with its NUL).
 const LINK_MAX: usize = 4095;

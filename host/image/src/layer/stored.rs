@@ -173,9 +173,7 @@ fn body(reader: &mut Reader<Tee<'_>>, data: &mut Data, entry: &Entry, place: &Pl
     match &place.runs {
         None if place.body == 0 => Ok(()),
         None => data.take(start, reader, place.body),
-        Some(runs) => {
-            chunk::places(entry.size, runs).try_for_each(|(run, at)| data.take(start + at, reader, run.len))
-        }
+        Some(runs) => chunk::places(entry.size, runs).try_for_each(|(run, at)| data.take(start + at, reader, run.len)),
     }
 }
 

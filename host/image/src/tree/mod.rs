@@ -333,7 +333,10 @@ mod tests {
     use super::*;
 
     fn file() -> Node {
-        Node::new(Metadata::IMPLICIT_DIRECTORY, Kind::File { size: 0, content: Content::Dense { blocks: Blocks::default(), tail: None } })
+        Node::new(
+            Metadata::IMPLICIT_DIRECTORY,
+            Kind::File { size: 0, content: Content::Dense { blocks: Blocks::default(), tail: None } },
+        )
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use husk_pod::{
-    Assets, Deadlines, ExitStatus, Placement, Pod, PodConfig, ProcessStreams, RootfsImage, StdioWanted, teardown,
+    Assets, Deadlines, DiskImage, ExitStatus, Placement, Pod, PodConfig, ProcessStreams, StdioWanted, teardown,
 };
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
@@ -75,8 +75,8 @@ impl Bench {
         self.data_dir().join("scratch.img")
     }
 
-    pub(crate) fn rootfs(&self) -> Vec<RootfsImage> {
-        vec![RootfsImage { path: self.image.clone() }]
+    pub(crate) fn rootfs(&self) -> Vec<DiskImage> {
+        vec![self.image.clone().into()]
     }
 
     /// Stops the pod and looks for what it left.

@@ -1,6 +1,5 @@
 //! Making a container.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +10,7 @@ use tracing::Instrument;
 use super::Pod;
 use super::table::Holdings;
 use crate::agent::{ProcessStreams, StdioWanted, Tokens, attach};
-use crate::devices::Access;
+use crate::devices::{Access, DiskImage};
 use crate::error::CreateError;
 use crate::host::limits::HostLimits;
 use crate::spec::{
@@ -19,21 +18,15 @@ use crate::spec::{
 };
 use crate::text;
 
-/// A read-only EROFS image of a container's root file system.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootfsImage {
-    pub path: PathBuf,
-}
-
 impl Pod {
-    /// Creates a container; its process waits for [`Pod::start_container`]. `rootfs` is topmost first. Answers with the
+    /// Creates a container; its process waits for [`Pod::start_container`]. `rootfs` are EROFS images, topmost first. Answers with the
     /// process's pid in the guest and its streams. Goes on to its end, or undoes itself, also when the future is
     /// dropped.
     pub async fn create_container(
         self: &Arc<Self>,
         id: &str,
         spec: &Spec,
-        rootfs: &[RootfsImage],
+        rootfs: &[DiskImage],
         stdio: StdioWanted,
     ) -> Result<(u32, ProcessStreams), CreateError> {
         if !is_valid_id(id) {
@@ -60,7 +53,7 @@ impl Pod {
         &self,
         id: &str,
         spec: &Spec,
-        rootfs: &[RootfsImage],
+        rootfs: &[DiskImage],
         stdio: StdioWanted,
     ) -> Result<ContainerPlan, CreateError> {
         let plan = spec::container(spec, self.traits)
@@ -76,7 +69,7 @@ impl Pod {
         &self,
         id: String,
         plan: ContainerPlan,
-        rootfs: &[RootfsImage],
+        rootfs: &[DiskImage],
         stdio: StdioWanted,
     ) -> Result<(u32, ProcessStreams), CreateError> {
         let mut holdings = Holdings::default();
@@ -109,7 +102,7 @@ impl Pod {
         &self,
         id: &str,
         plan: ContainerPlan,
-        rootfs: &[RootfsImage],
+        rootfs: &[DiskImage],
         stdio: StdioWanted,
         holdings: &mut Holdings,
     ) -> Result<(u32, ProcessStreams), CreateError> {
@@ -172,12 +165,12 @@ impl Pod {
     async fn plug_rootfs(
         &self,
         id: &str,
-        rootfs: &[RootfsImage],
+        rootfs: &[DiskImage],
         holdings: &mut Holdings,
     ) -> Result<Vec<u32>, CreateError> {
         let mut slots = Vec::with_capacity(rootfs.len());
         for image in rootfs {
-            let lease = self.devices.acquire(&image.path, Access::ReadOnly).await;
+            let lease = self.devices.acquire(image, Access::ReadOnly).await;
             let lease = lease.map_err(|source| CreateError::Device { id: id.into(), source })?;
             slots.push(lease.slot());
             holdings.images.push(lease);

@@ -35,7 +35,6 @@ use crate::spec::{PodTraits, VmSize};
 use crate::vmm::{VmEnded, Vmm, ended_now};
 use crate::volumes::Volumes;
 
-pub use create::RootfsImage;
 pub use status::{ContainerState, ContainerStatus, ExitStatus, PodEvent};
 
 use size::Size;

@@ -329,7 +329,7 @@ fn identity(plan: SandboxPlan, network: Option<&Network>) -> Result<v1::ResumeRe
 
 async fn mount_scratch(devices: &Devices, agent: &Agent, dirs: &PodDirs) -> Result<ScratchDisk, StartError> {
     // Plugged for the pod's whole life: its lease is never given back.
-    let lease = devices.acquire(&dirs.scratch(), Access::Exclusive).await.map_err(StartError::ScratchDevice)?;
+    let lease = devices.acquire(&dirs.scratch().into(), Access::Exclusive).await.map_err(StartError::ScratchDevice)?;
     agent.mount_scratch(lease.slot()).await?;
     Ok(ScratchDisk::new(lease.slot(), dirs.data()))
 }

@@ -133,8 +133,8 @@ impl Vmm {
         Err(ended_now(&mut ended).await.into())
     }
 
-    pub(crate) async fn plug(&self, device: Device, image: BorrowedFd<'_>) -> Result<SlotIndex, VmmError> {
-        match self.call("plug", Call::Plug(device), &[image], self.deadlines.vmm).await? {
+    pub(crate) async fn plug(&self, device: Device, files: &[BorrowedFd<'_>]) -> Result<SlotIndex, VmmError> {
+        match self.call("plug", Call::Plug(device), files, self.deadlines.vmm).await? {
             Reply::Plugged { slot } => Ok(slot),
             _ => Err(VmmError::WrongReply { call: "plug" }),
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use husk_pod::{Assets, Deadlines, Placement, Pod, PodConfig, RootfsImage, StartError, StdioWanted};
+use husk_pod::{Assets, Deadlines, DiskImage, Placement, Pod, PodConfig, StartError, StdioWanted};
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -66,8 +66,8 @@ impl Fixture {
         tokio::time::timeout(LONG, Pod::start(self.config())).await.unwrap()
     }
 
-    pub(crate) fn rootfs(&self) -> Vec<RootfsImage> {
-        vec![RootfsImage { path: self.path("image.erofs") }]
+    pub(crate) fn rootfs(&self) -> Vec<DiskImage> {
+        vec![self.path("image.erofs").into()]
     }
 
     /// A pod with one running container, `web`.

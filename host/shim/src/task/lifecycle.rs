@@ -12,7 +12,7 @@ use containerd_shim_protos::api::Mount;
 use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskIO, TaskStart};
 use containerd_shim_protos::topics;
 use husk_client::{Exit, to_timestamp};
-use husk_pod::{Assets, Deadlines, Placement, Pod, PodConfig, ProcessStreams, RootfsImage, StdioWanted};
+use husk_pod::{Assets, Deadlines, DiskImage, Placement, Pod, PodConfig, ProcessStreams, StdioWanted};
 use oci_spec::runtime::{self as oci, Spec};
 
 use super::engine::{Engine, Kind, Task, Vm};
@@ -371,7 +371,7 @@ fn attach(process: &Process, endpoints: Endpoints, streams: ProcessStreams) {
 
 /// The root file system's images. Layers arrive as EROFS files; nothing else can be given to a VM without a shared file
 /// system.
-fn images(rootfs: &[Mount]) -> Result<Vec<RootfsImage>, Error> {
+fn images(rootfs: &[Mount]) -> Result<Vec<DiskImage>, Error> {
     rootfs
         .iter()
         .enumerate()
@@ -384,15 +384,13 @@ fn images(rootfs: &[Mount]) -> Result<Vec<RootfsImage>, Error> {
                     mount.type_
                 )));
             }
-            if !path.is_absolute() {
-                return Err(Error::Invalid(format!("rootfs[{index}] {:?}: not an absolute path", mount.source)));
+            let more: Vec<&Path> =
+                mount.options.iter().filter_map(|option| option.strip_prefix("device=")).map(Path::new).collect();
+            if let Some(path) = std::iter::once(&path).chain(&more).find(|path| !path.is_absolute()) {
+                return Err(Error::Invalid(format!("rootfs[{index}] {path:?}: not an absolute path")));
             }
-            if let Some(option) = mount.options.iter().find(|option| option.starts_with("device=")) {
-                return Err(Error::Invalid(format!(
-                    "rootfs[{index}] has option {option:?}: images over several devices are not supported"
-                )));
-            }
-            Ok(RootfsImage { path: path.to_owned() })
+            // As mount(8) has it: the image's own table says where each device's blocks belong, one after the other.
+            Ok(DiskImage { path: path.to_owned(), more: more.into_iter().map(Path::to_owned).collect() })
         })
         .collect()
 }

@@ -17,4 +17,4 @@ pub use socket::{Received, TransportError, receive, send};
 /// Largest message in bytes, JSON text without the file descriptors.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Most file descriptors beside one message.
-pub const MAX_FDS: usize = 8;
+pub const MAX_FDS: usize = 253;

@@ -82,8 +82,8 @@ pub struct Boot {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Device {
-    /// virtio-blk over a raw image. File descriptor: the image, opened read-only when `read_only`.
-    /// Its size must be a multiple of 512 bytes.
+    /// virtio-blk over a raw image. File descriptors: the image, opened read-only when `read_only`; a read-only one may
+    /// go on in further files, each to its end. Sizes must be multiples of 512 bytes.
     Blk {
         read_only: bool,
         /// Serial number that the guest can read, at most 20 bytes of ASCII.

@@ -14,6 +14,7 @@ pub(crate) fn container(name: &str) -> ContainerRecord {
         volume_images: Vec::new(),
         secret_env: Default::default(),
         rootfs: "/images/busybox".into(),
+        rootfs_devices: Vec::new(),
         command: vec!["sh".into()],
         created: jiff::Timestamp::now(),
         terminal: false,

@@ -11,6 +11,7 @@ use husk_agent_api::{is_valid_id, v1};
 use oci_spec::runtime::Mount;
 
 use super::{SpecError, container_path, path_text, users};
+use crate::devices::DiskImage;
 use options::Options;
 
 /// Names that the engine gives to volumes of its own; see `volumes.rs`.
@@ -35,7 +36,7 @@ pub(crate) enum MountSource {
     Shm,
     PodFile { name: String },
     Volume { volume: VolumeWanted, sub_path: String },
-    Disk { image: PathBuf, fs_type: DiskFs, sub_path: String },
+    Disk { image: DiskImage, fs_type: DiskFs, sub_path: String },
     Host(HostTree),
 }
 
@@ -198,8 +199,15 @@ fn source(field: &str, fs_type: &str, mount: &Mount, mut options: Options) -> Re
                     return Err(SpecError::invalid(format!("{field}.options"), value, "it is ext4 or erofs"));
                 }
             };
+            let more = options.take_all("device");
             options.finish(field)?;
-            let image = host_path(field, text, "it is the absolute path of a file system image")?;
+            if fs_type != DiskFs::Erofs && !more.is_empty() {
+                let why = "only an erofs image goes on in other files";
+                return Err(SpecError::invalid(format!("{field}.options"), "device=", why));
+            }
+            let path = host_path(field, text, "it is the absolute path of a file system image")?;
+            let more = more.iter().map(|text| host_path(field, text, "a device is the absolute path of a file"));
+            let image = DiskImage { path, more: more.collect::<Result<_, _>>()? };
             Ok(MountSource::Disk { image, fs_type, sub_path })
         }
         other => {

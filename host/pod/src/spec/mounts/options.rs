@@ -97,6 +97,19 @@ impl Options {
         value
     }
 
+    /// As [`take`](Self::take), of an option that may be there several times.
+    pub(super) fn take_all(&mut self, name: &str) -> Vec<String> {
+        let mut values = Vec::new();
+        self.rest.retain(|option| match option.split_once('=') {
+            Some((key, text)) if key == name => {
+                values.push(text.to_owned());
+                false
+            }
+            _ => true,
+        });
+        values
+    }
+
     /// Nothing may be left that nobody understood.
     pub(super) fn finish(self, field: &str) -> Result<(), SpecError> {
         if self.bind.is_some() {

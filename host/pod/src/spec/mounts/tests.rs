@@ -135,7 +135,11 @@ fn a_disk_is_an_absolute_path() {
     assert!(mount.read_only());
     assert!(of_type("husk.disk", "data.img", &[]).is_err());
     assert!(of_type("husk.disk", "/i.erofs", &["fs=erofs"]).unwrap().read_only());
-    assert!(of_type("husk.disk", "/i", &["fs=vfat"]).is_err());
+    let several = of_type("husk.disk", "/i", &["fs=erofs", "device=/a", "device=/b"]).unwrap().source;
+    assert!(matches!(several, MountSource::Disk { image, .. } if image.more == [Path::new("/a"), Path::new("/b")]));
+    for bad in [&["device=/a"][..], &["fs=erofs", "device=a"], &["fs=vfat"]] {
+        assert!(of_type("husk.disk", "/i", bad).is_err());
+    }
 }
 
 #[test]

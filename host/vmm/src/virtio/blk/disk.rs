@@ -6,6 +6,7 @@ use std::io;
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fdatasync};
 use vm_memory::VolatileSlice;
 
+use super::extents::Extents;
 use super::request::Range;
 use super::{
     FEATURE_BLK_SIZE, FEATURE_DISCARD, FEATURE_FLUSH, FEATURE_RO, FEATURE_SEG_MAX, FEATURE_WRITE_ZEROES, NAME, QUEUES,
@@ -26,6 +27,8 @@ pub enum DiskError {
     Empty,
     #[error("the disk image is neither a regular file nor a block device")]
     Kind,
+    #[error("a writable disk is one file, not {0}")]
+    Several(usize),
     #[error("the disk is to be {wanted}, but its descriptor was opened {opened}")]
     Access { wanted: &'static str, opened: &'static str },
     #[error("the serial number {0:?} is not up to {SERIAL_LEN} bytes of printable ASCII")]
@@ -35,9 +38,7 @@ pub enum DiskError {
 /// A raw image.
 #[derive(Debug)]
 pub struct Disk {
-    file: File,
-    /// Bytes.
-    capacity: u64,
+    extents: Extents,
     read_only: bool,
     /// Holes can be punched: a regular file.
     sparse: bool,
@@ -45,40 +46,27 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Takes an open image; nothing is read from it.
-    pub fn new(mut file: File, read_only: bool, serial: &str) -> Result<Self, DiskError> {
-        let mode = fcntl_getfl(&file).map_err(|errno| DiskError::Size(errno.into()))? & OFlags::RWMODE;
-        // The descriptor itself must not be able to do more than the device may: a second wall behind our checks.
-        match (read_only, mode) {
-            (true, OFlags::RDONLY) | (false, OFlags::RDWR) => {}
-            (true, _) => return Err(DiskError::Access { wanted: "read-only", opened: "for writing" }),
-            (false, OFlags::RDONLY) => return Err(DiskError::Access { wanted: "writable", opened: "read-only" }),
-            (false, _) => return Err(DiskError::Access { wanted: "writable", opened: "write-only" }),
+    /// Takes the open files of an image, in their order; nothing is read from them.
+    pub fn new(files: Vec<File>, read_only: bool, serial: &str) -> Result<Self, DiskError> {
+        if !read_only && files.len() > 1 {
+            return Err(DiskError::Several(files.len()));
         }
-        let kind = file.metadata().map_err(DiskError::Size)?.file_type();
-        let sparse = kind.is_file();
-        if !sparse && !std::os::unix::fs::FileTypeExt::is_block_device(&kind) {
-            return Err(DiskError::Kind);
+        let mut sparse = true;
+        for file in &files {
+            sparse &= check(file, read_only)?;
         }
-        // Metadata of a block device has no size; its end has.
-        let capacity = io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(DiskError::Size)?;
-        if capacity == 0 {
-            return Err(DiskError::Empty);
-        }
-        if !capacity.is_multiple_of(SECTOR) {
-            return Err(DiskError::Ragged(capacity));
-        }
+        let extents = Extents::new(files)?;
         let mut padded = [0; SERIAL_LEN];
         let printable = serial.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         match padded.get_mut(..serial.len()).filter(|_| printable) {
             Some(front) => front.copy_from_slice(serial.as_bytes()),
             None => return Err(DiskError::Serial(serial.to_owned())),
         }
-        Ok(Self { file, capacity, read_only, sparse, serial: padded })
+        Ok(Self { extents, read_only, sparse, serial: padded })
     }
 
     pub(super) fn capacity(&self) -> u64 {
-        self.capacity
+        self.extents.len()
     }
 
     pub(super) fn is_read_only(&self) -> bool {
@@ -110,7 +98,7 @@ impl Disk {
     /// `struct virtio_blk_config` (section 5.2.4).
     fn config(&self) -> Vec<u8> {
         let mut config = Vec::with_capacity(60);
-        config.extend_from_slice(&(self.capacity / SECTOR).to_le_bytes());
+        config.extend_from_slice(&(self.capacity() / SECTOR).to_le_bytes());
         config.extend_from_slice(&[0; 4]); // size_max, not offered
         config.extend_from_slice(&SEGMENTS_MAX.to_le_bytes());
         config.extend_from_slice(&[0; 4]); // geometry, not offered
@@ -129,11 +117,7 @@ impl Disk {
 
     /// Fills all of `into` from the image.
     pub(super) fn read(&self, offset: u64, into: Buffer<'_>) -> io::Result<()> {
-        transfer(offset, into, |slices, offset| match guest_io::read_at(&self.file, slices, offset) {
-            // The image is shorter than it was when plugged.
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            other => other,
-        })
+        transfer(offset, into, |slices, offset| self.extents.read_at(slices, offset))
     }
 
     /// Writes all of `from` to the image.
@@ -141,7 +125,8 @@ impl Disk {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        transfer(offset, from, |slices, offset| match guest_io::write_at(&self.file, slices, offset) {
+        let file = self.extents.only()?;
+        transfer(offset, from, |slices, offset| match guest_io::write_at(file, slices, offset) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             other => other,
         })
@@ -152,7 +137,7 @@ impl Disk {
         if self.read_only {
             return Ok(());
         }
-        Ok(fdatasync(&self.file)?)
+        Ok(fdatasync(self.extents.only()?)?)
     }
 
     /// Gives the range's space back; it reads as zeroes afterwards.
@@ -175,8 +160,25 @@ impl Disk {
         if range.length == 0 {
             return Ok(());
         }
-        Ok(fallocate(&self.file, how, range.offset, range.length)?)
+        Ok(fallocate(self.extents.only()?, how, range.offset, range.length)?)
     }
+}
+
+/// Whether the descriptor may do what the disk may, and no more; tells whether it is a regular file.
+fn check(file: &File, read_only: bool) -> Result<bool, DiskError> {
+    let mode = fcntl_getfl(file).map_err(|errno| DiskError::Size(errno.into()))? & OFlags::RWMODE;
+    // The descriptor itself must not be able to do more than the device may: a second wall behind our checks.
+    match (read_only, mode) {
+        (true, OFlags::RDONLY) | (false, OFlags::RDWR) => {}
+        (true, _) => return Err(DiskError::Access { wanted: "read-only", opened: "for writing" }),
+        (false, OFlags::RDONLY) => return Err(DiskError::Access { wanted: "writable", opened: "read-only" }),
+        (false, _) => return Err(DiskError::Access { wanted: "writable", opened: "write-only" }),
+    }
+    let kind = file.metadata().map_err(DiskError::Size)?.file_type();
+    if !kind.is_file() && !std::os::unix::fs::FileTypeExt::is_block_device(&kind) {
+        return Err(DiskError::Kind);
+    }
+    Ok(kind.is_file())
 }
 
 /// Repeats a transfer that may stop short until all of the buffer is done.
@@ -208,35 +210,42 @@ mod tests {
 
     #[test]
     fn a_ragged_or_empty_image_is_refused() {
-        assert!(matches!(Disk::new(image(1000).1, true, ""), Err(DiskError::Ragged(1000))));
-        assert!(matches!(Disk::new(image(0).1, true, ""), Err(DiskError::Empty)));
+        assert!(matches!(Disk::new(vec![image(1000).1], true, ""), Err(DiskError::Ragged(1000))));
+        assert!(matches!(Disk::new(vec![image(0).1], true, ""), Err(DiskError::Empty)));
     }
 
     #[test]
     fn a_descriptor_must_be_opened_as_the_disk_is_used() {
         let (writable, read_only) = image(512);
-        assert!(matches!(Disk::new(read_only, false, ""), Err(DiskError::Access { .. })));
+        assert!(matches!(Disk::new(vec![read_only], false, ""), Err(DiskError::Access { .. })));
         let writable = writable.reopen().unwrap();
-        assert!(matches!(Disk::new(writable, true, ""), Err(DiskError::Access { .. })));
+        assert!(matches!(Disk::new(vec![writable], true, ""), Err(DiskError::Access { .. })));
+    }
+
+    #[test]
+    fn a_writable_disk_is_one_file() {
+        let files = || [image(512), image(512)].map(|(file, _)| file.reopen().unwrap()).into();
+        assert!(matches!(Disk::new(files(), false, ""), Err(DiskError::Several(2))));
+        assert!(matches!(Disk::new(Vec::new(), true, ""), Err(DiskError::Empty)));
     }
 
     #[test]
     fn a_directory_or_device_file_is_no_disk() {
-        assert!(matches!(Disk::new(File::open("/dev/null").unwrap(), true, ""), Err(DiskError::Kind)));
-        assert!(matches!(Disk::new(File::open("/").unwrap(), true, ""), Err(DiskError::Kind)));
+        assert!(matches!(Disk::new(vec![File::open("/dev/null").unwrap()], true, ""), Err(DiskError::Kind)));
+        assert!(matches!(Disk::new(vec![File::open("/").unwrap()], true, ""), Err(DiskError::Kind)));
     }
 
     #[test]
     fn a_long_or_unprintable_serial_is_refused() {
         for serial in ["123456789012345678901", "a\nb", "\u{e9}"] {
-            assert!(matches!(Disk::new(image(512).1, true, serial), Err(DiskError::Serial(_))));
+            assert!(matches!(Disk::new(vec![image(512).1], true, serial), Err(DiskError::Serial(_))));
         }
-        assert!(Disk::new(image(512).1, true, "12345678901234567890").is_ok());
+        assert!(Disk::new(vec![image(512).1], true, "12345678901234567890").is_ok());
     }
 
     #[test]
     fn the_configuration_tells_capacity_and_access() {
-        let spec = Disk::new(image(4096).1, true, "").unwrap().spec();
+        let spec = Disk::new(vec![image(4096).1], true, "").unwrap().spec();
         assert_eq!(spec.config.bytes().len(), 60);
         assert_eq!(spec.config.bytes()[..8], 8_u64.to_le_bytes());
         assert_eq!(spec.features & (FEATURE_RO | FEATURE_DISCARD), FEATURE_RO);

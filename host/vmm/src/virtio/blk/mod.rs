@@ -6,6 +6,7 @@
 
 mod device;
 mod disk;
+mod extents;
 mod request;
 
 use crate::memory::GuestRam;

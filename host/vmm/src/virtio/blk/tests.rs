@@ -34,7 +34,7 @@ impl Rig {
         }
         let image = file.reopen().unwrap();
         let opened = OpenOptions::new().read(true).write(!read_only).open(file.path()).unwrap();
-        Self { ram: ram(), blk: Blk::new(Disk::new(opened, read_only, "serial").unwrap()), image }
+        Self { ram: ram(), blk: Blk::new(Disk::new(vec![opened], read_only, "serial").unwrap()), image }
     }
 
     fn header(&self, kind: u32, sector: u64) {
@@ -89,6 +89,37 @@ fn sectors_are_read_into_any_pieces() {
     assert_eq!(rig.request(IN, 2, &pieces), (STATUS_OK, 1025));
     assert_eq!(read(&rig.ram, DATA, 512), [2; 512]);
     assert_eq!(read(&rig.ram, DATA + 512, 512), [3; 512]);
+}
+
+#[test]
+fn a_disk_of_several_files_is_read_across_their_ends() {
+    let mut rig = Rig::new(true);
+    // Files of 3, 1 and 4 sectors.
+    let files: Vec<_> = [(0_u64, 3_usize), (3, 1), (4, 4)]
+        .map(|(first, count)| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let bytes: Vec<u8> = (0..count as u64).flat_map(|at| rig.sector(first + at)).collect();
+            file.as_file().write_all_at(&bytes, 0).unwrap();
+            file
+        })
+        .into();
+    let open = |file: &tempfile::NamedTempFile| File::open(file.path()).unwrap();
+    rig.blk = Blk::new(Disk::new(files.iter().map(open).collect(), true, "").unwrap());
+    assert_eq!(rig.blk.disk.capacity(), 8 * 512);
+    for sector in 0..8 {
+        for count in 1..=8 - sector {
+            let length = u32::try_from(count * 512).unwrap();
+            let pieces = [(DATA, 100, true), (DATA + 100, length - 100, true)];
+            assert_eq!(rig.request(IN, sector, &pieces), (STATUS_OK, length + 1));
+            let expected: Vec<u8> = (sector..sector + count).flat_map(|sector| rig.sector(sector)).collect();
+            assert_eq!(read(&rig.ram, DATA, expected.len()), expected);
+        }
+    }
+    assert_eq!(rig.request(OUT, 0, &[(DATA, 512, false)]).0, STATUS_IOERR);
+    // A file that was cut short has no more bytes; the next one's do not take their place.
+    files[0].as_file().set_len(512).unwrap();
+    assert_eq!(rig.request(IN, 0, &[(DATA, 1024, true)]).0, STATUS_IOERR);
+    assert_eq!(rig.request(IN, 3, &[(DATA, 512, true)]).0, STATUS_OK);
 }
 
 #[test]
