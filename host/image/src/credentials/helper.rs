@@ -58,7 +58,7 @@ pub(super) async fn get(name: &str, registry: &str, path: &Path) -> Result<Crede
         serde_json::from_slice(&output).map_err(|_| refuse("answered in another format".to_owned()))?;
     match answer.username.as_str() {
         "" => Ok(Credentials::Anonymous),
-        TOKEN_USER => Err(refuse("has an identity token, which is not supported yet".to_owned())),
+        TOKEN_USER => Ok(Credentials::Identity(Secret(answer.secret))),
         _ => Ok(Credentials::Password { user: answer.username, password: Secret(answer.secret) }),
     }
 }

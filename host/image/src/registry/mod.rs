@@ -1,0 +1,273 @@
+//! Fetching from registries over the OCI distribution API.
+//!
+//! Here are the choice of hosts, the bounds, and trying again: what is wanted is asked of one host after the other, in the
+//! order of `hosts.toml`. `endpoint` asks one host, `http` sends its requests and follows where they lead, `challenge`
+//! reads what a host wants to know, `auth` has the answer, `failure` says what is worth another attempt. What comes is
+//! only counted here; the callers know which digest it must have.
+
+mod auth;
+mod challenge;
+mod endpoint;
+mod failure;
+mod http;
+
+use std::fs::File;
+use std::future::Future;
+use std::io::Write;
+use std::path::Path;
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures::future::{self, Either};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use self::endpoint::{Endpoint, Transfer};
+use self::failure::{Backoff, Ended, Failure};
+use crate::Limits;
+use crate::credentials::{Credentials, CredentialsError};
+use crate::digest::Hasher;
+use crate::error::{BlobProblem, ContentError};
+use crate::hosts::{self, Host, HostsError};
+use crate::progress::{Event, Progress};
+use crate::reference::Reference;
+use crate::store::PullOptions;
+use crate::verify::{self, Blob, Document, Layer, Manifest};
+
+/// How often a host may break off one blob, however far each connection came.
+const MAX_CONNECTIONS: u32 = 200;
+/// Pieces of a layer on their way to the disk.
+const PIECES: usize = 4;
+
+/// A registry that did not give what was asked for.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    /// The configuration of hosts.
+    #[error(transparent)]
+    Hosts(#[from] HostsError),
+    /// Who asks.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// A client cannot be set up.
+    #[error("a client for {host} cannot be set up: {cause}; see its hosts.toml and the certificates there")]
+    Client {
+        /// The host.
+        host: String,
+        /// Why not.
+        cause: String,
+    },
+    /// No host has the image or may be asked for it.
+    #[error(
+        "image {image} was not found ({tried}): see that the name and tag are right; for a private image log in first (`husk login`)"
+    )]
+    NotFound {
+        /// The image as the user names it.
+        image: String,
+        /// Which host said what.
+        tried: String,
+    },
+    /// No host answered as it should.
+    #[error("image {image} cannot be fetched ({tried}): see that the network and the registry work, and try again")]
+    Unavailable {
+        /// The image as the user names it.
+        image: String,
+        /// Which host said what.
+        tried: String,
+    },
+    /// What came is refused.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+/// What a registry said to credentials.
+pub(crate) enum Answer {
+    Taken,
+    Refused(String),
+    Unavailable(String),
+}
+
+/// Shows a host who asks.
+pub(crate) async fn log_in(
+    host: Host,
+    credentials: &Credentials,
+    reference: &Reference,
+) -> Result<Answer, RegistryError> {
+    Ok(match endpoint(host, credentials.clone(), reference)?.greet().await {
+        Ok(()) => Answer::Taken,
+        Err(failure) if failure.absent => Answer::Refused(failure.cause),
+        Err(failure) => Answer::Unavailable(failure.cause),
+    })
+}
+
+fn endpoint(host: Host, credentials: Credentials, reference: &Reference) -> Result<Endpoint, RegistryError> {
+    // The first provider of a process stays; a second one is no fault.
+    let _already_there = rustls::crypto::ring::default_provider().install_default();
+    let authority = host.authority.clone();
+    Endpoint::new(host, credentials, reference).map_err(|cause| RegistryError::Client { host: authority, cause })
+}
+
+/// The hosts that may have one image.
+pub(crate) struct Registry {
+    image: String,
+    reference: Reference,
+    endpoints: Vec<Endpoint>,
+    limits: Limits,
+}
+
+impl Registry {
+    pub(crate) async fn new(reference: &Reference, options: &PullOptions) -> Result<Self, RegistryError> {
+        let mut endpoints = Vec::new();
+        for host in hosts::hosts(&options.registry_config, reference.registry())? {
+            let credentials = options.keychain.of(&host.authority, reference.repository()).await?;
+            endpoints.push(endpoint(host, credentials, reference)?);
+        }
+        Ok(Self { image: reference.familiar(), reference: reference.clone(), endpoints, limits: options.limits })
+    }
+
+    /// The manifest for this machine: of an index, the one it names.
+    pub(crate) async fn manifest(&self) -> Result<Manifest, RegistryError> {
+        let mut expected = self.reference.digest();
+        let mut wanted = match expected {
+            Some(digest) => digest.to_string(),
+            None => self.reference.tag().unwrap_or("latest").to_owned(),
+        };
+        // An index names manifests; one that names another index is not an image's.
+        for _ in 0..2 {
+            let what = wanted.as_str();
+            // Whoever has the bytes of a digest may give them; what a name means is a matter of trust.
+            let may = |host: &Host| if expected.is_some() { host.pull } else { host.resolve };
+            let bytes = self.ask(may, |endpoint| endpoint.manifest(what, self.limits.document_bytes)).await?;
+            match verify::document(&self.image, bytes, expected, &self.limits)? {
+                Document::Manifest(manifest) => return Ok(manifest),
+                Document::Index(blob) => {
+                    wanted = blob.digest.to_string();
+                    expected = Some(blob.digest);
+                }
+            }
+        }
+        let problem = crate::DocumentProblem::MediaType("index within an index".to_owned());
+        Err(verify::refuse(&self.image, "manifest")(problem).into())
+    }
+
+    /// The config. Its digest is checked where it is put together with the manifest.
+    pub(crate) async fn config(&self, blob: Blob) -> Result<Vec<u8>, RegistryError> {
+        self.ask(|host| host.pull, |endpoint| endpoint.small_blob(blob, self.limits.document_bytes)).await
+    }
+
+    /// The bytes of a blob in order, each of them once, and never more than it has. A connection that breaks is taken up
+    /// where it broke. When nobody takes the bytes any more this ends without an error. What they hash to is for the
+    /// receiver to check.
+    pub(crate) async fn blob(&self, blob: Blob, sink: &mpsc::Sender<Bytes>) -> Result<(), RegistryError> {
+        match future::select(pin!(self.transfer(blob, sink)), pin!(sink.closed())).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right(((), _)) => Ok(()),
+        }
+    }
+
+    async fn transfer(&self, blob: Blob, sink: &mpsc::Sender<Bytes>) -> Result<(), RegistryError> {
+        let mut transfer = Transfer { image: &self.image, blob, sink, done: 0 };
+        let mut failures = Vec::new();
+        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.host.pull) {
+            let mut backoff = Backoff::new();
+            let mut connections: u32 = 0;
+            loop {
+                let before = transfer.done;
+                let failure = match endpoint.blob(&mut transfer).await {
+                    Ok(()) => return Ok(()),
+                    Err(Ended::Refused(error)) => return Err(error.into()),
+                    Err(Ended::Failed(failure)) => failure,
+                };
+                connections = connections.saturating_add(1);
+                if transfer.done > before {
+                    backoff = Backoff::new();
+                }
+                if connections >= MAX_CONNECTIONS || !wait(endpoint, &failure, &mut backoff).await {
+                    failures.push((endpoint, failure));
+                    break;
+                }
+            }
+        }
+        Err(self.all_failed(failures))
+    }
+
+    /// A layer, verified, in a nameless file on the file system of `dir`.
+    pub(crate) async fn layer(
+        &self,
+        layer: &Layer,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<File, RegistryError> {
+        let failed = |cause| ContentError::Host { image: self.image.clone(), what: "keeping a layer", cause };
+        let mut file = tempfile::tempfile_in(dir).map_err(failed)?;
+        let mut hasher = Hasher::default();
+        let name = layer.digest.to_string();
+        let mut done = 0_u64;
+        progress.event(Event::Layer { digest: &name, done, total: layer.size });
+        let (sink, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+        let fetched = async move { self.blob(Blob { digest: layer.digest, size: layer.size }, &sink).await };
+        let kept = async {
+            while let Some(piece) = pieces.recv().await {
+                done = done.saturating_add(piece.len() as u64);
+                hasher.update(&piece);
+                progress.event(Event::Layer { digest: &name, done, total: layer.size });
+                if let Err(error) = file.write_all(&piece) {
+                    // Nobody needs the rest.
+                    pieces.close();
+                    return Err(failed(error));
+                }
+            }
+            Ok(())
+        };
+        let (fetched, kept) = future::join(fetched, kept).await;
+        kept?;
+        fetched?;
+        let actual = hasher.finish();
+        if actual == layer.digest {
+            return Ok(file);
+        }
+        let problem = Box::new(BlobProblem::Digest { actual });
+        Err(ContentError::Layer { image: self.image.clone(), layer: layer.digest, problem }.into())
+    }
+
+    /// Asks one host after the other, each a few times if its trouble may pass.
+    async fn ask<'a, T, F: Future<Output = Result<T, Failure>>>(
+        &'a self,
+        may: impl Fn(&Host) -> bool,
+        request: impl Fn(&'a Endpoint) -> F,
+    ) -> Result<T, RegistryError> {
+        let mut failures = Vec::new();
+        for endpoint in self.endpoints.iter().filter(|endpoint| may(&endpoint.host)) {
+            let mut backoff = Backoff::new();
+            loop {
+                let failure = match request(endpoint).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => failure,
+                };
+                if !wait(endpoint, &failure, &mut backoff).await {
+                    failures.push((endpoint, failure));
+                    break;
+                }
+            }
+        }
+        Err(self.all_failed(failures))
+    }
+
+    fn all_failed(&self, failures: Vec<(&Endpoint, Failure)>) -> RegistryError {
+        let absent = !failures.is_empty() && failures.iter().all(|(_, failure)| failure.absent);
+        let tried: Vec<String> = failures
+            .into_iter()
+            .map(|(endpoint, failure)| format!("{}: {}", endpoint.host.authority, failure.cause))
+            .collect();
+        let tried = if tried.is_empty() { "no host may be asked for it".to_owned() } else { tried.join("; ") };
+        let image = self.image.clone();
+        if absent { RegistryError::NotFound { image, tried } } else { RegistryError::Unavailable { image, tried } }
+    }
+}
+
+/// Lets a failure pass, if it may.
+async fn wait(endpoint: &Endpoint, failure: &Failure, backoff: &mut Backoff) -> bool {
+    let Some(wait) = backoff.next(failure) else { return false };
+    tracing::debug!(host = endpoint.host.authority, cause = failure.cause, ?wait, "trying again");
+    tokio::time::sleep(wait).await;
+    true
+}
