@@ -157,7 +157,7 @@ async fn where_a_registry_redirects_no_password_can_be_asked_for() {
     let location = format!("http://{}/", elsewhere.address);
     let registry = Server::start(move |_| Reply::new("302 Found", &[("Location", &location)], b""));
     let text = Puller::new().refused(&name(&registry), user_of(registry.address)).await;
-    assert!(text.contains("401"), "{text}");
+    assert!(text.contains("it redirects to 127.0.0.1: HTTP 401"), "{text}");
     assert!(trap.seen().is_empty() && elsewhere.seen().len() == 1);
 }
 

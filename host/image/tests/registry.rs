@@ -94,7 +94,7 @@ async fn what_a_mirror_lacks_the_server_has() {
     let hosts = |fields: &str| {
         format!("server = \"http://{}\"\n[host.\"http://{}\"]\n{fields}\n", server.address, mirror.address)
     };
-    puller.hosts("_default", &hosts(""));
+    puller.hosts("_default", &format!("{}\n[host.\"http://127.0.0.1:1\"]\n", hosts("")));
     assert_eq!(puller.pull("app").await.unwrap().id.to_string(), test.id());
     puller.store.remove("app", false).unwrap();
     // What a name means there is not asked, but its bytes are as good as any others.
@@ -149,6 +149,20 @@ async fn a_mirror_is_told_the_registry_and_its_own_headers() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_asked_in_place_of_the_host_itself() {
+    let proxy = Server::registry(&noisy_image(10), |_| None);
+    let puller = Puller::new();
+    let text = format!("server = \"http://registry.invalid\"\nproxy = \"http://me:{}@{}\"", USER.1, proxy.address);
+    puller.hosts("docker.io", &text);
+    puller.pull("app").await.unwrap();
+    assert_eq!(proxy.seen().len(), 3);
+    for request in proxy.seen() {
+        assert!(request.path.starts_with("http://registry.invalid/v2/library/app/"), "{request:?}");
+        assert!(request.header("proxy-authorization").is_some());
+    }
+}
+
+#[tokio::test]
 async fn a_layer_whose_connections_break_arrives_whole_and_once() {
     let test = noisy_image(3 << 20);
     let registry = Registry::start().await;
@@ -183,7 +197,7 @@ async fn where_one_host_gives_up_the_next_goes_on() {
     let text = format!("server = \"http://{}\"\n[host.\"http://{}\"]", whole.address, broken.address);
     puller.hosts("docker.io", &text);
     assert_eq!(puller.pull("app").await.unwrap().id.to_string(), test.id());
-    assert_eq!(broken.seen().len(), 4);
+    assert_eq!(broken.seen().len(), 4, "manifest, config, and the two halves of the layer");
     let seen = whole.seen();
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].header("range"), Some(format!("bytes={half}-").as_str()));

@@ -24,6 +24,9 @@
 //! x-tenant = "blue"                    # or a list; sent to this very host only
 //! ```
 //!
+//! `ca`, `client`, `skip_verify` and `dial_timeout` also hold where the host sends us: for its token server and its
+//! storage. One client certificate is shown; several are refused.
+//!
 //! A directory without that file may have Docker's: `*.crt` are further authorities, `NAME.cert` and `NAME.key` what
 //! the registry is shown.
 //!

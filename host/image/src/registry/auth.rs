@@ -102,12 +102,15 @@ impl Auth {
             return Err(unsafe_realm("which is told no password: name its https address as the realm"));
         }
         let request = self.request(challenge)?;
-        let at = |failure: Failure| Failure { cause: format!("token server {server}: {}", failure.cause), ..failure };
-        let response = http.send(&request).await.map_err(at)?.response;
-        if !response.status().is_success() {
-            return Err(at(http::failed(response).await));
+        let at = |failure: Failure| {
+            let cause = format!("token server {server}: {}", failure.cause);
+            Failure { cause, unreachable: false, ..failure }
+        };
+        let answer = http.send(&request).await.map_err(at)?;
+        if !answer.response.status().is_success() {
+            return Err(at(http::failed(answer).await));
         }
-        let bytes = http::body(response, MAX_ANSWER).await.map_err(|error| at(Failure::transport(error)))?;
+        let bytes = http::body(answer.response, MAX_ANSWER).await.map_err(|error| at(Failure::transport(error)))?;
         // Whatever is wrong with it: its text may be the token's.
         ticket(&bytes).ok_or_else(|| at(Failure::lasting("its answer has no usable token in it")))
     }

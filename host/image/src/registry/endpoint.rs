@@ -1,5 +1,7 @@
 //! One host that may have one image: the requests of the distribution specification.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode, Url};
@@ -22,6 +24,8 @@ pub(super) struct Endpoint {
     repository: String,
     /// The registry that a mirror stands in for.
     namespace: Option<String>,
+    /// Why there is no connection to the host. It is not tried again where there are others.
+    gone: OnceLock<String>,
 }
 
 /// A blob on its way, which may take several connections and hosts.
@@ -43,7 +47,20 @@ impl Endpoint {
             host,
             repository: reference.repository().to_owned(),
             namespace,
+            gone: OnceLock::new(),
         })
+    }
+
+    /// Why the host could not be reached before.
+    pub(super) fn gone(&self) -> Option<&str> {
+        self.gone.get().map(String::as_str)
+    }
+
+    /// Remembers a failure that will not be another one the next time.
+    pub(super) fn remember(&self, failure: &Failure) {
+        if failure.unreachable {
+            let _known = self.gone.set(failure.cause.clone());
+        }
     }
 
     /// `BASE/REPOSITORY/KIND/WHAT`
@@ -71,12 +88,12 @@ impl Endpoint {
             }
             // What another host asks for, to which we were sent, is not ours to give.
             if status != StatusCode::UNAUTHORIZED || !answer.own || asked_before {
-                return Err(http::failed(answer.response).await);
+                return Err(http::failed(answer).await);
             }
             asked_before = true;
             let challenge = challenge::parse(answer.response.headers())
                 .map_err(|problem| Failure::denied(format!("HTTP {status}: {problem}")))?;
-            drop(answer);
+            let _unread = http::explanation_bytes(answer.response).await;
             sent = Some(self.auth.renewed(sent.as_ref(), challenge, &self.http).await?);
         }
     }

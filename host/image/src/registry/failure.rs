@@ -20,6 +20,8 @@ pub(super) struct Failure {
     pub(super) absent: bool,
     /// Trying again may help.
     pub(super) passing: bool,
+    /// No connection came about.
+    pub(super) unreachable: bool,
     /// How long the host asks to be left alone.
     pub(super) retry_after: Option<Duration>,
 }
@@ -28,13 +30,13 @@ impl Failure {
     /// Of the connection: it may work the next time.
     pub(super) fn transport(error: reqwest::Error) -> Self {
         // URLs of redirects have signatures in them that are as good as passwords.
-        let passing = !error.is_builder();
-        Self { passing, ..Self::lasting(chain(&error.without_url())) }
+        let (passing, unreachable) = (!error.is_builder(), error.is_connect());
+        Self { passing, unreachable, ..Self::lasting(chain(&error.without_url())) }
     }
 
     /// The host does something that it should not.
     pub(super) fn lasting(cause: impl Into<String>) -> Self {
-        Self { cause: cause.into(), absent: false, passing: false, retry_after: None }
+        Self { cause: cause.into(), absent: false, passing: false, unreachable: false, retry_after: None }
     }
 
     /// The host does not let us.
@@ -45,7 +47,7 @@ impl Failure {
     /// By the status of an answer.
     pub(super) fn status(status: u16, retry_after: Option<Duration>, cause: String) -> Self {
         let passing = status == 429 || status >= 500;
-        Self { cause, absent: matches!(status, 401 | 403 | 404), passing, retry_after }
+        Self { absent: matches!(status, 401 | 403 | 404), passing, retry_after, ..Self::lasting(cause) }
     }
 }
 
@@ -65,16 +67,19 @@ impl From<Failure> for Ended {
 pub(super) struct Backoff {
     left: u32,
     wait: Duration,
+    insists: bool,
 }
 
 impl Backoff {
-    pub(super) fn new() -> Self {
-        Self { left: ATTEMPTS.saturating_sub(1), wait: FIRST_WAIT }
+    /// Only the last host is waited for when it cannot be reached: a mirror that is down costs one attempt.
+    pub(super) fn new(is_last: bool) -> Self {
+        Self { left: ATTEMPTS.saturating_sub(1), wait: FIRST_WAIT, insists: is_last }
     }
 
     /// How long to wait before the next attempt, if there is to be one.
     pub(super) fn next(&mut self, failure: &Failure) -> Option<Duration> {
-        self.left = self.left.checked_sub(1).filter(|_| failure.passing)?;
+        let worth_it = failure.passing && (self.insists || !failure.unreachable);
+        self.left = self.left.checked_sub(1).filter(|_| worth_it)?;
         // Many that failed at once shall not come back at once.
         let wait = self.wait.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.wait = self.wait.saturating_mul(3).min(MAX_WAIT);
@@ -108,13 +113,15 @@ mod tests {
     #[test]
     fn waits_grow_and_end_and_are_never_longer_than_promised() {
         let failure = |retry_after| Failure::status(429, retry_after, String::new());
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(true);
         let waits: Vec<_> = std::iter::from_fn(|| backoff.next(&failure(None))).collect();
         assert_eq!(waits.len(), 3);
         assert!(waits.is_sorted() && waits[0] >= FIRST_WAIT / 2, "{waits:?}");
-        let asked = |seconds| Backoff::new().next(&failure(Some(Duration::from_secs(seconds)))).unwrap();
+        let asked = |seconds| Backoff::new(true).next(&failure(Some(Duration::from_secs(seconds)))).unwrap();
         assert_eq!((asked(7), asked(1_000_000)), (Duration::from_secs(7), MAX_WAIT));
         assert!(asked(0) >= FIRST_WAIT / 2);
-        assert_eq!(Backoff::new().next(&Failure::lasting("")), None);
+        assert_eq!(Backoff::new(true).next(&Failure::lasting("")), None);
+        let unreachable = Failure { unreachable: true, ..failure(None) };
+        assert!(Backoff::new(true).next(&unreachable).is_some() && Backoff::new(false).next(&unreachable).is_none());
     }
 }

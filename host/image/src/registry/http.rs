@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Method, Response, StatusCode, Url, redirect};
+use reqwest::{Method, Response, Url, redirect};
 use serde::Deserialize;
 
 use super::failure::{Failure, harmless};
@@ -18,8 +18,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// All of a small answer: one that comes byte by byte is given up.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(180);
 const MAX_REDIRECTS: usize = 10;
-/// Longest explanation of an error that is read.
+/// Longest explanation of an error that is read, and how long that may take.
 const MAX_EXPLANATION: u64 = 16 << 10;
+const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(2);
 const USER_AGENT: &str = concat!("husk/", env!("CARGO_PKG_VERSION"));
 
 pub(super) struct Http {
@@ -116,13 +117,18 @@ impl Http {
             if request.small {
                 next = next.timeout(DOCUMENT_TIMEOUT);
             }
-            let response = next.send().await.map_err(Failure::transport)?;
+            let failed = |error| {
+                let failure = Failure::transport(error);
+                Failure { unreachable: own && failure.unreachable, ..failure }
+            };
+            let response = next.send().await.map_err(failed)?;
             let leads_on = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             // A form has secrets in it, which are for the one it was written to.
             if !leads_on || request.form.is_some() {
                 return Ok(Answer { response, own });
             }
             url = follow(&url, &response)?;
+            let _unread = explanation_bytes(response).await;
         }
         Err(Failure::lasting(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
@@ -156,14 +162,21 @@ pub(super) async fn body(mut response: Response, limit: u64) -> Result<Vec<u8>, 
 }
 
 /// What an answer that is no success means.
-pub(super) async fn failed(response: Response) -> Failure {
+pub(super) async fn failed(answer: Answer) -> Failure {
+    let Answer { response, own } = answer;
     let status = response.status();
+    let place = response.url().host_str().unwrap_or_default().to_owned();
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let mut cause = format!("HTTP {status}");
     if let Some(said) = explanation(response).await {
         cause = format!("{cause}: {said}");
     }
-    Failure::status(status.as_u16(), after.map(Duration::from_secs), cause)
+    let failure = Failure::status(status.as_u16(), after.map(Duration::from_secs), cause);
+    if own {
+        return failure;
+    }
+    // The host knows the image, and us: it is the other one that does not.
+    Failure { absent: false, cause: format!("it redirects to {place}: {}", failure.cause), ..failure }
 }
 
 /// The first of the errors in the form of the distribution specification.
@@ -179,13 +192,13 @@ async fn explanation(response: Response) -> Option<String> {
         #[serde(default)]
         message: String,
     }
-    // For some statuses there is nothing to explain, and none of them is worth a long wait.
-    if response.status() == StatusCode::UNAUTHORIZED {
-        return None;
-    }
-    let bytes = body(response, MAX_EXPLANATION).await.ok()?;
-    let errors: Errors = serde_json::from_slice(&bytes).ok()?;
+    let errors: Errors = serde_json::from_slice(&explanation_bytes(response).await?).ok()?;
     let first = errors.errors.into_iter().next()?;
     let text = if first.message.is_empty() { first.code } else { first.message };
     (!text.is_empty()).then(|| harmless(&text).chars().take(200).collect())
+}
+
+/// The body of an answer that is not what was asked for. Reading it leaves the connection fit for the next request.
+pub(super) async fn explanation_bytes(response: Response) -> Option<Vec<u8>> {
+    tokio::time::timeout(EXPLANATION_TIMEOUT, body(response, MAX_EXPLANATION)).await.ok()?.ok()
 }

@@ -166,9 +166,9 @@ impl Registry {
 
     async fn transfer(&self, blob: Blob, sink: &mpsc::Sender<Bytes>) -> Result<(), RegistryError> {
         let mut transfer = Transfer { image: &self.image, blob, sink, done: 0 };
-        let mut failures = Vec::new();
-        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.host.pull) {
-            let mut backoff = Backoff::new();
+        let (endpoints, mut failures) = self.choose(|host| host.pull);
+        for (endpoint, is_last) in endpoints {
+            let mut backoff = Backoff::new(is_last);
             let mut connections: u32 = 0;
             loop {
                 let before = transfer.done;
@@ -179,7 +179,7 @@ impl Registry {
                 };
                 connections = connections.saturating_add(1);
                 if transfer.done > before {
-                    backoff = Backoff::new();
+                    backoff = Backoff::new(is_last);
                 }
                 if connections >= MAX_CONNECTIONS || !wait(endpoint, &failure, &mut backoff).await {
                     failures.push((endpoint, failure));
@@ -235,9 +235,9 @@ impl Registry {
         may: impl Fn(&Host) -> bool,
         request: impl Fn(&'a Endpoint) -> F,
     ) -> Result<T, RegistryError> {
-        let mut failures = Vec::new();
-        for endpoint in self.endpoints.iter().filter(|endpoint| may(&endpoint.host)) {
-            let mut backoff = Backoff::new();
+        let (endpoints, mut failures) = self.choose(may);
+        for (endpoint, is_last) in endpoints {
+            let mut backoff = Backoff::new(is_last);
             loop {
                 let failure = match request(endpoint).await {
                     Ok(answer) => return Ok(answer),
@@ -250,6 +250,23 @@ impl Registry {
             }
         }
         Err(self.all_failed(failures))
+    }
+
+    /// The hosts to ask, the last one marked, and those that there is no use in asking.
+    fn choose(&self, may: impl Fn(&Host) -> bool) -> (Vec<(&Endpoint, bool)>, Vec<(&Endpoint, Failure)>) {
+        let allowed = || self.endpoints.iter().filter(|endpoint| may(&endpoint.host));
+        let (mut chosen, mut gone) = (Vec::new(), Vec::new());
+        let none_left = allowed().all(|endpoint| endpoint.gone().is_some());
+        for endpoint in allowed() {
+            match endpoint.gone() {
+                Some(cause) if !none_left => gone.push((endpoint, Failure::lasting(cause))),
+                _ => chosen.push((endpoint, false)),
+            }
+        }
+        if let Some((_, is_last)) = chosen.last_mut() {
+            *is_last = true;
+        }
+        (chosen, gone)
     }
 
     fn all_failed(&self, failures: Vec<(&Endpoint, Failure)>) -> RegistryError {
@@ -266,7 +283,10 @@ impl Registry {
 
 /// Lets a failure pass, if it may.
 async fn wait(endpoint: &Endpoint, failure: &Failure, backoff: &mut Backoff) -> bool {
-    let Some(wait) = backoff.next(failure) else { return false };
+    let Some(wait) = backoff.next(failure) else {
+        endpoint.remember(failure);
+        return false;
+    };
     tracing::debug!(host = endpoint.host.authority, cause = failure.cause, ?wait, "trying again");
     tokio::time::sleep(wait).await;
     true
