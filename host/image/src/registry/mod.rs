@@ -106,6 +106,8 @@ fn endpoint(host: Host, credentials: Credentials, reference: &Reference) -> Resu
     Endpoint::new(host, credentials, reference).map_err(|cause| RegistryError::Client { host: authority, cause })
 }
 
+type Failures<'a> = Vec<(&'a Endpoint, Failure)>;
+
 /// The hosts that may have one image.
 pub(crate) struct Registry {
     image: String,
@@ -253,7 +255,7 @@ impl Registry {
     }
 
     /// The hosts to ask, the last one marked, and those that there is no use in asking.
-    fn choose(&self, may: impl Fn(&Host) -> bool) -> (Vec<(&Endpoint, bool)>, Vec<(&Endpoint, Failure)>) {
+    fn choose(&self, may: impl Fn(&Host) -> bool) -> (Vec<(&Endpoint, bool)>, Failures<'_>) {
         let allowed = || self.endpoints.iter().filter(|endpoint| may(&endpoint.host));
         let (mut chosen, mut gone) = (Vec::new(), Vec::new());
         let none_left = allowed().all(|endpoint| endpoint.gone().is_some());
@@ -269,7 +271,7 @@ impl Registry {
         (chosen, gone)
     }
 
-    fn all_failed(&self, failures: Vec<(&Endpoint, Failure)>) -> RegistryError {
+    fn all_failed(&self, failures: Failures<'_>) -> RegistryError {
         let absent = !failures.is_empty() && failures.iter().all(|(_, failure)| failure.absent);
         let tried: Vec<String> = failures
             .into_iter()
