@@ -10,14 +10,14 @@ use common::cutter::Cutter;
 use common::puller::{Puller, given, noisy_image, user_of};
 use common::registry::{Registry, USER};
 use common::server::{Reply, Server};
-use common::tls::Authority;
+use common::tls::{Authority, Signed};
 use common::tokens;
 use husk_image::credentials::{Credentials, Keychain, Secret};
 use husk_image::login::{self, LoginError};
 
 #[tokio::test]
 async fn a_registry_with_tls_is_trusted_by_its_authority_alone() {
-    let (authority, test) = (Authority::new(), noisy_image(1000));
+    let (authority, test) = (Authority::new("test"), noisy_image(1000));
     let plain = Registry::start().await;
     plain.push("team/app", "1", &test).await;
     let registry = plain.private_beside(&authority.for_registry(false)).await;
@@ -49,7 +49,7 @@ async fn a_registry_with_tls_is_trusted_by_its_authority_alone() {
 
 #[tokio::test]
 async fn a_registry_that_wants_a_certificate_is_shown_it() {
-    let (authority, test) = (Authority::new(), noisy_image(1000));
+    let (authority, test) = (Authority::new("test"), noisy_image(1000));
     let plain = Registry::start().await;
     plain.push("team/app", "1", &test).await;
     let registry = plain.beside(&authority.for_registry(true), "").await;
@@ -64,8 +64,13 @@ async fn a_registry_that_wants_a_certificate_is_shown_it() {
     let [certificate, key] = [&own.certificate, &own.key].map(|path| std::fs::read(path).unwrap());
     let both = puller.dir(&address).join("both.pem");
     std::fs::write(&both, [&certificate[..], b"\n", &key].concat()).unwrap();
-    let pair = format!("client = [[\"{}\", \"{}\"]]", own.certificate.display(), own.key.display());
-    for client in [pair.as_str(), "client = \"both.pem\"", "client = [\"both.pem\"]", "client = [[\"both.pem\", \"\"]]"]
+    let pair_of = |own: &Signed| format!("[\"{}\", \"{}\"]", own.certificate.display(), own.key.display());
+    let pair = format!("client = [{}]", pair_of(&own));
+    // Which one of several is wanted the registry says by its authorities.
+    let stranger = Authority::new("stranger");
+    let several = format!("client = [{}, \"both.pem\"]", pair_of(&stranger.sign("own", &["client"])));
+    for client in
+        [&several, pair.as_str(), "client = \"both.pem\"", "client = [\"both.pem\"]", "client = [[\"both.pem\", \"\"]]"]
     {
         puller.hosts(&address, &format!("{ca}{client}"));
         puller.pull(&name).await.unwrap();
@@ -205,7 +210,7 @@ async fn where_one_host_gives_up_the_next_goes_on() {
 
 #[tokio::test]
 async fn tokens_are_fetched_for_passwords_and_for_refresh_tokens() {
-    let (authority, test) = (Authority::new(), noisy_image(100_000));
+    let (authority, test) = (Authority::new("test"), noisy_image(100_000));
     let plain = Registry::start().await;
     plain.push("team/app", "1", &test).await;
     let server = tokens::start(&authority);
@@ -240,7 +245,7 @@ async fn tokens_are_fetched_for_passwords_and_for_refresh_tokens() {
 
 #[tokio::test]
 async fn what_began_encrypted_is_not_redirected_to_plain_http() {
-    let (authority, test) = (Authority::new(), noisy_image(1000));
+    let (authority, test) = (Authority::new("test"), noisy_image(1000));
     let plain = Registry::start().await;
     plain.push("team/app", "1", &test).await;
     let elsewhere = Server::start(|_| Reply::ok(b"x"));

@@ -4,12 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::credentials::Secret;
 
-const SEVERAL: &str = "several client certificates are named, and a host is only shown one: leave the right one";
-
 /// What a directory of Docker's has.
 pub(super) struct Found {
     pub(super) ca: Vec<Vec<u8>>,
-    pub(super) client: Option<Secret>,
+    pub(super) clients: Vec<Secret>,
 }
 
 /// A certificate of an authority.
@@ -18,17 +16,16 @@ pub(super) fn authority(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Certificate and key of the client, from one file or two.
-pub(super) fn client(pairs: &[(PathBuf, Option<PathBuf>)]) -> Result<Option<Secret>, String> {
+pub(super) fn client((certificate, key): &(PathBuf, Option<PathBuf>)) -> Result<Secret, String> {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(path)
             .map_err(|error| format!("the client certificate or key {} cannot be read: {error}", path.display()))
     };
-    match pairs {
-        [] => Ok(None),
-        [(both, None)] => Ok(Some(Secret::from(read(both)?))),
-        [(certificate, Some(key))] => Ok(Some(Secret::from(format!("{}\n{}", read(certificate)?, read(key)?)))),
-        _ => Err(SEVERAL.to_owned()),
-    }
+    let certificate = read(certificate)?;
+    Ok(Secret::from(match key {
+        None => certificate,
+        Some(key) => format!("{certificate}\n{}", read(key)?),
+    }))
 }
 
 /// Docker's files in a directory, which need not be there: `*.crt` of authorities, `*.cert` and `*.key` of the client.
@@ -52,6 +49,6 @@ pub(super) fn read(dir: &Path) -> Result<Option<Found>, String> {
         return Err(format!("the key {} has no certificate beside it: add the .cert file", key.display()));
     }
     let ca: Vec<_> = of("crt").iter().map(|path| authority(path)).collect::<Result<_, _>>()?;
-    let client = client(&pairs)?;
-    Ok((!ca.is_empty() || client.is_some()).then_some(Found { ca, client }))
+    let clients: Vec<_> = pairs.iter().map(client).collect::<Result<_, _>>()?;
+    Ok((!ca.is_empty() || !clients.is_empty()).then_some(Found { ca, clients }))
 }

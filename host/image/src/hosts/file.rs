@@ -164,7 +164,7 @@ fn with(host: Host, table: HostTable, dir: &Path) -> Result<Host, String> {
             .into_iter()
             .map(|file| certificates::authority(&dir.join(file)))
             .collect::<Result<_, _>>()?,
-        client: certificates::client(&clients)?,
+        clients: clients.iter().map(certificates::client).collect::<Result<_, _>>()?,
         headers: headers(table.header)?,
         connect_timeout: table.dial_timeout.as_deref().map(timeout).transpose()?,
         proxy: table.proxy.map(proxy).transpose()?,
@@ -271,21 +271,20 @@ mod tests {
             [host."m.example".header]
             x-one = "hunter2"
             X-Many = ["a", "b"]
-            [host.both]
-            client = [["a.pem", ""]]
+            [host.two]
+            client = [["a.pem", ""], "b.pem"]
             [host.one]
             client = "a.pem"
         "#;
         let hosts = parse(text, "r.example", dir.path()).unwrap();
-        let [mirror, both, one, server] = &hosts[..] else { panic!("{hosts:?}") };
+        let [mirror, two, one, server] = &hosts[..] else { panic!("{hosts:?}") };
         assert_eq!((mirror.pull, mirror.resolve, mirror.skip_verify), (true, false, true));
         assert_eq!(mirror.ca, [b"a.pem".to_vec(), b"b.pem".to_vec()]);
-        assert_eq!(mirror.client.as_ref().unwrap().reveal(), "c.cert\nc.key");
+        assert_eq!(mirror.clients[0].reveal(), "c.cert\nc.key");
         assert_eq!(mirror.headers["x-one"], "hunter2");
         assert_eq!(mirror.headers.get_all("x-many").iter().count(), 2);
-        for single in [both, one] {
-            assert_eq!(single.client.as_ref().unwrap().reveal(), "a.pem");
-        }
+        let shown = |host: &Host| host.clients.iter().map(|pem| pem.reveal().to_owned()).collect::<Vec<_>>();
+        assert_eq!((shown(two), shown(one)), (vec!["a.pem".to_owned(), "b.pem".to_owned()], vec!["a.pem".to_owned()]));
         assert_eq!((server.authority.as_str(), server.ca.len()), ("r.example", 1));
         assert_eq!(server.connect_timeout, Some(Duration::from_millis(61_500)));
         assert_eq!(server.headers["x-server"], "yes");
@@ -303,7 +302,6 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         for (text, part) in [
             ("[host.\"https://a\"]\noverride = true", "override"),
-            ("[host.\"https://a\"]\nclient = [\"a\", \"b\"]", "several client certificates"),
             ("[host.\"https://a\"]\nclient = [[\"a\", \"b\", \"c\"]]", "https://a"),
             ("[host.\"https://a\"]\nclient = \"missing.key\"", "missing.key"),
             ("[host.\"https://a\"]\ndial_timeout = \"soon\"", "soon"),

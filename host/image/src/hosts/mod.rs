@@ -14,7 +14,7 @@
 //! [host."https://mirror.example/docker"]
 //! capabilities = ["pull", "resolve"]   # default: both; "push" and "referrers" are accepted and mean nothing here
 //! ca = "mirror.pem"                    # a file or a list of files, PEM, relative to this file
-//! client = [["own.cert", "own.key"]]   # or "both.pem", or ["both.pem"]: what the host is shown
+//! client = [["own.cert", "own.key"]]   # or "both.pem", or ["a.pem", "b.pem"]: what the host is shown
 //! skip_verify = false                  # accept any certificate
 //! override_path = false                # the path of the host is where the API begins: add no /v2
 //! dial_timeout = "3s"                  # default: 15s
@@ -25,7 +25,7 @@
 //! ```
 //!
 //! `ca`, `client`, `skip_verify` and `dial_timeout` also hold where the host sends us: for its token server and its
-//! storage. One client certificate is shown; several are refused.
+//! storage. Of several client certificates one is shown whose authority the host trusts.
 //!
 //! A directory without that file may have Docker's: `*.crt` are further authorities, `NAME.cert` and `NAME.key` what
 //! the registry is shown.
@@ -74,8 +74,8 @@ pub struct Host {
     pub skip_verify: bool,
     /// Certificates of further authorities, PEM.
     pub ca: Vec<Vec<u8>>,
-    /// Certificate and key that the host is shown, PEM.
-    pub client: Option<Secret>,
+    /// Certificates and their keys, PEM, of which the host is shown the one it knows the authority of.
+    pub clients: Vec<Secret>,
     /// What goes with every request. The values are marked as sensitive.
     pub headers: HeaderMap,
     /// How long connecting may take.
@@ -108,7 +108,7 @@ pub fn hosts(dir: &Path, registry: &str) -> Result<Vec<Host>, HostsError> {
         }
         let refuse = |problem: String| HostsError { path: dir.clone(), problem };
         if let Some(found) = certificates::read(&dir).map_err(refuse)? {
-            let host = Host { ca: found.ca, client: found.client, plain_http: false, ..registry_itself(registry) };
+            let host = Host { ca: found.ca, clients: found.clients, plain_http: false, ..registry_itself(registry) };
             return Ok(vec![host]);
         }
     }
@@ -134,7 +134,7 @@ fn registry_itself(registry: &str) -> Host {
         pull: true,
         skip_verify: false,
         ca: Vec::new(),
-        client: None,
+        clients: Vec::new(),
         headers: HeaderMap::new(),
         connect_timeout: None,
         proxy: None,
@@ -190,7 +190,7 @@ mod tests {
         let host = hosts(dir.path(), "127.0.0.1:5000").unwrap().remove(0);
         assert_eq!((host.authority.as_str(), host.plain_http), ("127.0.0.1:5000", false));
         assert_eq!(host.ca, [b"A".to_vec(), b"B".to_vec()]);
-        assert_eq!(host.client.as_ref().unwrap().reveal(), "CERT\nKEY");
+        assert_eq!(host.clients[0].reveal(), "CERT\nKEY");
         assert!(!format!("{host:?}").contains("KEY"));
         std::fs::remove_file(own.join("own.key")).unwrap();
         let error = hosts(dir.path(), "127.0.0.1:5000").unwrap_err().to_string();

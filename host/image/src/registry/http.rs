@@ -10,6 +10,7 @@ use reqwest::{Method, Response, Url, redirect};
 use serde::Deserialize;
 
 use super::failure::{Failure, harmless};
+use super::tls;
 use crate::hosts::Host;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -54,24 +55,13 @@ impl Http {
         let base = Url::parse(&format!("{scheme}://{}{}", host.authority, host.path))
             .map_err(|error| format!("its address is no URL: {error}"))?;
         let mut client = reqwest::Client::builder()
-            .tls_danger_accept_invalid_certs(host.skip_verify)
+            .tls_backend_preconfigured(tls::config(host)?)
             .connect_timeout(host.connect_timeout.unwrap_or(CONNECT_TIMEOUT))
             .read_timeout(READ_TIMEOUT)
             .user_agent(USER_AGENT)
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false);
-        for pem in &host.ca {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(failed)?;
-            if certificates.is_empty() {
-                return Err("a file of authorities has no certificate in it".to_owned());
-            }
-            client = client.tls_certs_merge(certificates);
-        }
-        if let Some(pem) = &host.client {
-            let identity = reqwest::Identity::from_pem(pem.reveal().as_bytes());
-            client = client.identity(identity.map_err(|_| "its client certificate or key is not usable PEM")?);
-        }
         if let Some(proxy) = &host.proxy {
             client = client.proxy(reqwest::Proxy::all(proxy.reveal()).map_err(failed)?);
         }

@@ -1,7 +1,7 @@
 //! Fetching from registries over the OCI distribution API.
 //!
 //! Here are the choice of hosts, the bounds, and trying again: what is wanted is asked of one host after the other, in the
-//! order of `hosts.toml`. `endpoint` asks one host, `http` sends its requests and follows where they lead, `challenge`
+//! order of `hosts.toml`. `endpoint` asks one host, `http` sends its requests and follows where they lead (over `tls`), `challenge`
 //! reads what a host wants to know, `auth` has the answer, `failure` says what is worth another attempt. What comes is
 //! only counted here; the callers know which digest it must have.
 
@@ -10,6 +10,7 @@ mod challenge;
 mod endpoint;
 mod failure;
 mod http;
+mod tls;
 
 use std::fs::File;
 use std::future::Future;
@@ -100,8 +101,6 @@ pub(crate) async fn log_in(
 }
 
 fn endpoint(host: Host, credentials: Credentials, reference: &Reference) -> Result<Endpoint, RegistryError> {
-    // The first provider of a process stays; a second one is no fault.
-    let _already_there = rustls::crypto::ring::default_provider().install_default();
     let authority = host.authority.clone();
     Endpoint::new(host, credentials, reference).map_err(|cause| RegistryError::Client { host: authority, cause })
 }
