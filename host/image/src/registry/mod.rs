@@ -292,3 +292,64 @@ async fn wait(endpoint: &Endpoint, failure: &Failure, backoff: &mut Backoff) -> 
     tokio::time::sleep(wait).await;
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::Digest;
+    use crate::credentials::Keychain;
+
+    /// A registry that has nothing but zeros, and never ends.
+    fn zeros() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _request = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            while stream.write_all(&[0; 1 << 16]).is_ok() {}
+        });
+        address.to_string()
+    }
+
+    async fn registry() -> Registry {
+        let reference = format!("{}/app", zeros()).parse().unwrap();
+        let options =
+            PullOptions { registry_config: "/nonexistent".into(), keychain: Keychain::Empty, ..PullOptions::default() };
+        Registry::new(&reference, &options).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn that_nobody_takes_the_rest_of_a_blob_is_no_error() {
+        let registry = registry().await;
+        let (sink, mut pieces) = mpsc::channel(1);
+        let blob = Blob { digest: Digest::of(b""), size: u64::MAX };
+        let fetched = registry.blob(blob, &sink);
+        let taken = async move { pieces.recv().await.unwrap() };
+        let (fetched, piece) = future::join(fetched, taken).await;
+        fetched.unwrap();
+        assert!(!piece.is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_more_bytes_are_handed_on_than_a_blob_has() {
+        let registry = registry().await;
+        let (sink, mut pieces) = mpsc::channel(1);
+        let size = 1_000_001;
+        let fetched = async move { registry.blob(Blob { digest: Digest::of(b""), size }, &sink).await };
+        let taken = async move {
+            let mut taken = 0;
+            while let Some(piece) = pieces.recv().await {
+                taken += piece.len() as u64;
+            }
+            taken
+        };
+        let (fetched, taken) = future::join(fetched, taken).await;
+        assert!(taken <= size, "{taken}");
+        let Err(RegistryError::Content(ContentError::Layer { problem, .. })) = fetched else { panic!("{fetched:?}") };
+        assert!(matches!(*problem, BlobProblem::Size { expected, actual } if expected == size && actual > size));
+    }
+}
