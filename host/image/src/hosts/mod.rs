@@ -24,7 +24,7 @@
 //! x-tenant = "blue"                    # or a list; sent to this very host only
 //! ```
 //!
-//! `ca`, `client`, `skip_verify` and `dial_timeout` also hold where the host sends us: for its token server and its
+//! All but `header` also holds where the host sends us: for its token server and its
 //! storage. Of several client certificates one is shown whose authority the host trusts.
 //!
 //! A directory without that file may have Docker's: `*.crt` are further authorities, `NAME.cert` and `NAME.key` what
