@@ -81,7 +81,7 @@ fn processes_use_and_limits_are_shown_and_changed_while_a_container_runs() {
     let limits: Vec<_> = limits.lines().collect();
     assert_eq!(limits[..4], ["67108864", "33554432", "50", "50000 100000"]);
     assert_eq!(husk.run(&["inspect", "busy"]).success().json()[0]["HostConfig"]["Memory"], 64 << 20);
-    husk.run(&["update", "--memory", "100g", "busy"]).fails_saying(&["busy", "102528 MiB", "at most"]);
+    husk.run(&["update", "--memory", "100g", "busy"]).fails_saying(&["busy", "104096 MiB", "at most"]);
     husk.run(&["update", "busy"]).fails_saying(&["nothing to change"]);
 
     // Several names, one of which there is not.

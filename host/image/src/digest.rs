@@ -120,20 +120,6 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// The digest of what arrives in pieces.
-#[derive(Default)]
-pub(crate) struct Hasher(Sha256);
-
-impl Hasher {
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    pub(crate) fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::credentials::{Credentials, registry_name};
 use crate::hosts::{self, HostsError};
 use crate::reference::Reference;
-use crate::registry::{Answer, Endpoint, RegistryError};
+use crate::registry::{self, Answer, RegistryError};
 
 /// Credentials that were not taken.
 #[derive(Debug, Error)]
@@ -45,7 +45,7 @@ pub async fn check(registry: &str, credentials: &Credentials, config: &Path) -> 
         return Err(LoginError::Elsewhere { registry: registry.to_owned(), hosts: names });
     };
     let registry = registry.to_owned();
-    match Endpoint::new(host, credentials, &reference)?.log_in().await {
+    match registry::log_in(host, credentials, &reference).await? {
         Answer::Taken => Ok(()),
         Answer::Refused(cause) => Err(LoginError::Refused { registry, cause }),
         Answer::Unavailable(cause) => Err(LoginError::Unavailable { registry, cause }),

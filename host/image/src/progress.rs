@@ -26,8 +26,7 @@ pub enum Event<'a> {
         /// The image as the user names it.
         name: &'a str,
     },
-    /// Bytes of a layer arrived (or were read from an archive). Starts over when a download is
-    /// tried again.
+    /// Bytes of a layer arrived (or were read from an archive).
     Layer {
         /// The layer's digest.
         digest: &'a str,

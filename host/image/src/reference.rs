@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_client::Reference as OciReference;
+use oci_spec::distribution::Reference as OciReference;
 use thiserror::Error;
 
 use crate::digest::Digest;
@@ -73,10 +73,6 @@ impl Reference {
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         self.0.digest().and_then(|digest| digest.parse().ok())
-    }
-
-    pub(crate) fn oci(&self) -> &OciReference {
-        &self.0
     }
 }
 

@@ -47,7 +47,7 @@ fn a_temporary_container_looks_into_a_running_one() {
     husk.ok(&["kill", "web"]);
     let _ = looking.finish().exits(137);
     assert_eq!(husk.wait_for_exit("web").exit_code(), 137);
-    husk.run(&["debug", "web"]).fails_saying(&["web", "ended"]);
+    husk.run(&["debug", "web"]).fails_saying(&["web", "`husk ps` shows"]);
     husk.run(&["debug", "nobody"]).fails_saying(&["no container or pod \"nobody\""]);
     husk.ok(&["rm", "web"]);
 }

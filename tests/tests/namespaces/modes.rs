@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use husk_client::{CreateTask, Dirs, Shim, Stdio, TaskError};
+use husk_client::{CreateTask, Dirs, RootfsImage, Shim, Stdio, TaskError};
 use husk_tests::fixture::Husk;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,7 +60,8 @@ impl Pod {
         fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
         let file = Some(format!("file://{}", bundle.join("output").display()));
         let stdio = Stdio { stdout: file.clone(), stderr: file, ..Stdio::default() };
-        let task = CreateTask { id: id.into(), bundle, rootfs: vec![self.image.clone().into()], stdio };
+        let image = RootfsImage { path: self.image.clone().into(), devices: Vec::new() };
+        let task = CreateTask { id: id.into(), bundle, rootfs: vec![image], stdio };
         self.runtime.block_on(async {
             self.shim.create(task).await?;
             self.shim.start(id).await

@@ -122,15 +122,12 @@ impl AuthFile {
             return Ok(Credentials::Bearer(Secret(entry.registry_token.clone())));
         }
         if !entry.identity_token.is_empty() {
-            return Err(refuse("has an identity token, which is not supported yet"));
+            return Ok(Credentials::Identity(Secret(entry.identity_token.clone())));
         }
         if !entry.auth.is_empty() {
-            let broken = "is not a name and a password in base64";
-            let bytes = STANDARD.decode(entry.auth.trim()).map_err(|_| refuse(broken))?;
-            let text = String::from_utf8(bytes).map_err(|_| refuse(broken))?;
-            let (user, password) = text.split_once(':').ok_or_else(|| refuse(broken))?;
-            let password = Secret(password.trim_end_matches('\0').to_owned());
-            return Ok(Credentials::Password { user: user.to_owned(), password });
+            let decoded = super::decode(&entry.auth);
+            let (user, password) = decoded.ok_or_else(|| refuse("is not a name and a password in base64"))?;
+            return Ok(Credentials::Password { user, password });
         }
         if entry.username.is_empty() {
             return Ok(Credentials::Anonymous);
@@ -201,6 +198,7 @@ mod tests {
             Credentials::Anonymous => "-".to_owned(),
             Credentials::Password { user, password } => format!("{user}:{}", password.reveal()),
             Credentials::Bearer(token) => format!("bearer {}", token.reveal()),
+            Credentials::Identity(token) => format!("identity {}", token.reveal()),
         }
     }
 
@@ -213,6 +211,7 @@ mod tests {
                 "plain.example/team/app": {"auth": "dGVhbTpwdw=="},
                 "http://url.example:5000": {"auth": "dXJsOnB3"},
                 "token.example": {"registrytoken": "t"},
+                "refresh.example": {"auth": "dXNlcjo=", "identitytoken": "r"},
                 "empty.example": {}
             }, "HttpHeaders": {"User-Agent": "x"}}"#,
         );
@@ -225,6 +224,7 @@ mod tests {
             ("url.example:5000", "a", "url:pw"),
             ("url.example", "a", "-"),
             ("token.example", "a", "bearer t"),
+            ("refresh.example", "a", "identity r"),
             ("empty.example", "a", "-"),
             ("unknown.example", "a", "-"),
         ] {
@@ -234,10 +234,8 @@ mod tests {
 
     #[test]
     fn broken_entries_are_refused_without_their_secret() {
-        let file = file(
-            r#"{"auths": {"a": {"auth": "!hunter2"}, "b": {"auth": "aHVudGVyMg=="}, "c": {"identitytoken": "hunter2"}}}"#,
-        );
-        for registry in ["a", "b", "c"] {
+        let file = file(r#"{"auths": {"a": {"auth": "!hunter2"}, "b": {"auth": "aHVudGVyMg=="}}}"#);
+        for registry in ["a", "b"] {
             let error = file.find(registry, "x").unwrap_err();
             assert!(!format!("{error} {error:?} {file:?}").contains("hunter2"), "{error}");
             assert!(error.to_string().contains(&format!("`husk login {registry}`")), "{error}");

@@ -54,13 +54,16 @@ pub(super) async fn get(name: &str, registry: &str, path: &Path) -> Result<Crede
         let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
         return Err(refuse(format!("failed: {said}")));
     }
-    let answer: Answer =
-        serde_json::from_slice(&output).map_err(|_| refuse("answered in another format".to_owned()))?;
-    match answer.username.as_str() {
-        "" => Ok(Credentials::Anonymous),
-        TOKEN_USER => Err(refuse("has an identity token, which is not supported yet".to_owned())),
-        _ => Ok(Credentials::Password { user: answer.username, password: Secret(answer.secret) }),
-    }
+    credentials(&output).ok_or_else(|| refuse("answered in another format".to_owned()))
+}
+
+fn credentials(output: &[u8]) -> Option<Credentials> {
+    let answer: Answer = serde_json::from_slice(output).ok()?;
+    Some(match answer.username.as_str() {
+        "" => Credentials::Anonymous,
+        TOKEN_USER => Credentials::Identity(Secret(answer.secret)),
+        _ => Credentials::Password { user: answer.username, password: Secret(answer.secret) },
+    })
 }
 
 /// What it printed, and whether it was content.
@@ -101,6 +104,18 @@ mod tests {
         assert_eq!((String::from_utf8_lossy(&output).as_ref(), success), ("for r.example\n", true));
         let (output, success) = answer("echo 'credentials not found in native keychain'; exit 1").await.unwrap();
         assert!(!success && String::from_utf8_lossy(&output).contains(NOT_FOUND));
+    }
+
+    #[test]
+    fn the_name_of_a_user_tells_a_token_from_a_password() {
+        let secret = || Secret("s".to_owned());
+        let of = |user: &str| {
+            credentials(format!(r#"{{"ServerURL": "r", "Username": "{user}", "Secret": "s"}}"#).as_bytes())
+        };
+        assert_eq!(of(TOKEN_USER), Some(Credentials::Identity(secret())));
+        assert_eq!(of("me"), Some(Credentials::Password { user: "me".to_owned(), password: secret() }));
+        assert_eq!(of(""), Some(Credentials::Anonymous));
+        assert_eq!(credentials(b"[]"), None);
     }
 
     #[tokio::test]

@@ -3,15 +3,18 @@
 //! A host is only told what is meant for that very host: a mirror never learns the registry's password.
 
 mod file;
+mod given;
 mod helper;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use oci_client::secrets::RegistryAuth;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
 pub use file::AuthFile;
+pub use given::AuthConfig;
 
 /// Names the file, as for podman and skopeo.
 pub const FILE_ENV: &str = "REGISTRY_AUTH_FILE";
@@ -51,16 +54,16 @@ pub enum Credentials {
     Password { user: String, password: Secret },
     /// A token that goes into each request as it is.
     Bearer(Secret),
+    /// A refresh token (Docker: identity token), which the registry's token server takes in place of a name and a
+    /// password.
+    Identity(Secret),
 }
 
-impl Credentials {
-    pub(crate) fn for_client(&self) -> RegistryAuth {
-        match self {
-            Self::Anonymous => RegistryAuth::Anonymous,
-            Self::Password { user, password } => RegistryAuth::Basic(user.clone(), password.reveal().to_owned()),
-            Self::Bearer(token) => RegistryAuth::Bearer(token.reveal().to_owned()),
-        }
-    }
+/// Name and password of the base64 of `name:password`, as Docker writes it: some tools pad it with NUL.
+fn decode(auth: &str) -> Option<(String, Secret)> {
+    let text = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), Secret(password.trim_end_matches('\0').to_owned())))
 }
 
 /// Credentials that cannot be had. None of the texts has a secret in it.
@@ -70,6 +73,10 @@ pub enum CredentialsError {
     File { path: PathBuf, cause: String },
     #[error("{}: the entry of {registry} {problem}; log in again (`husk login {registry}`)", path.display())]
     Entry { path: PathBuf, registry: String, problem: &'static str },
+    #[error(
+        "the credentials given for {registry} are refused: the field `auth` {problem}; see the secret they come from"
+    )]
+    Given { registry: String, problem: &'static str },
     #[error(
         "the credential helper {program} {cause}; it is named for {registry} in {}: install it, or remove it there",
         path.display()

@@ -9,18 +9,21 @@
 //! layer's own two files, names into the tree. Digests are checked by the readers in
 //! [`verify`](crate::verify), limits are [`Limits`](crate::Limits).
 
+mod budget;
 mod compression;
 mod merge;
 mod path;
 mod pax;
 mod place;
+mod problem;
 mod sparse;
 mod stored;
 mod tar;
 
 pub use compression::{Compression, decompress};
-pub use merge::{LayerProblem, Merged, Merger};
+pub use merge::{Merged, Merger};
 pub use path::PathProblem;
+pub use problem::{EntryProblem, LayerProblem};
 pub use stored::Stored;
 pub use tar::TarProblem;
 

@@ -1,7 +1,7 @@
 //! Where a file's bytes go when a layer's tar stream is taken apart: the same answer whenever its entries are read again
 //! in their order.
 
-use super::merge::EntryProblem;
+use super::problem::EntryProblem;
 use super::tar::{Entry, EntryKind};
 use crate::erofs::{BLOCK, chunk, tail_len, xattr};
 use crate::tree::Extent;

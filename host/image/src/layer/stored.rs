@@ -14,8 +14,9 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::merge::{Budget, EntryProblem, LayerProblem};
+use super::budget::Budget;
 use super::place::{Blocks, Place};
+use super::problem::{EntryProblem, LayerProblem};
 use super::tar::{Entry, Reader, Source, TarProblem};
 use crate::erofs::{BLOCK, chunk};
 use crate::{Digest, Limits};

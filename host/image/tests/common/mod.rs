@@ -5,10 +5,15 @@
 #![allow(clippy::cast_possible_truncation, clippy::missing_panics_doc, unreachable_pub)]
 
 pub mod archive;
+pub mod cutter;
 pub mod layers;
 pub mod model;
+pub mod puller;
 pub mod reader;
 pub mod registry;
+pub mod server;
+pub mod tls;
+pub mod tokens;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

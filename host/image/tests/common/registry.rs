@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use super::archive::{TestImage, digest, hex};
 
@@ -13,7 +14,7 @@ const HTPASSWD: &str = "me:$2b$05$abcdefghijklmnopqrstuuWqeDdmk0qhXLYvA33lbC9M70
 pub struct Registry {
     pub address: SocketAddr,
     private: bool,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     process: Child,
 }
 
@@ -26,30 +27,45 @@ impl Drop for Registry {
 
 impl Registry {
     pub async fn start() -> Self {
-        Self::start_as(false).await
+        Self::run(Arc::new(tempfile::tempdir().unwrap()), "", "").await
     }
 
     /// Which answers nobody but [`USER`].
     pub async fn start_private() -> Self {
-        Self::start_as(true).await
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let users = Self::only_for_the_user(&dir);
+        let mut registry = Self::run(dir, "", &users).await;
+        registry.private = true;
+        registry
     }
 
-    async fn start_as(private: bool) -> Self {
+    /// Another one with the same images: `http` are lines of its section of that name, `others` further sections.
+    pub async fn beside(&self, http: &str, others: &str) -> Self {
+        Self::run(Arc::clone(&self.dir), http, others).await
+    }
+
+    /// Another one with the same images, for [`USER`].
+    pub async fn private_beside(&self, http: &str) -> Self {
+        self.beside(http, &Self::only_for_the_user(&self.dir)).await
+    }
+
+    fn only_for_the_user(dir: &tempfile::TempDir) -> String {
+        let users = dir.path().join("htpasswd");
+        std::fs::write(&users, HTPASSWD).unwrap();
+        format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", users.display())
+    }
+
+    async fn run(dir: Arc<tempfile::TempDir>, http: &str, others: &str) -> Self {
         // The pusher's own need; the first one of the process stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let dir = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let config = dir.path().join("config.yml");
+        let config = dir.path().join(format!("{}.yml", address.port()));
         let storage = dir.path().join("storage");
-        let mut text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
+             http:\n  addr: {address}\n{http}\n{others}",
             storage.display()
         );
-        if private {
-            let users = dir.path().join("htpasswd");
-            std::fs::write(&users, HTPASSWD).unwrap();
-            text += &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", users.display());
-        }
         std::fs::write(&config, text).unwrap();
         let process = Command::new("docker-registry")
             .arg("serve")
@@ -58,11 +74,12 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry runs: install docker-registry");
-        let registry = Self { address, private, dir, process };
+        let mut registry = Self { address, private: false, dir, process };
         for _ in 0..600 {
             if TcpStream::connect(address).is_ok() {
                 return registry;
             }
+            assert!(registry.process.try_wait().unwrap().is_none(), "docker-registry ends at once: {config:?}");
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         panic!("docker-registry did not listen on {address}");
