@@ -41,6 +41,8 @@ fn stream(bytes: Vec<u8>) -> ArchiveSource {
 /// Nothing is being made, and there are so many images.
 fn assert_clean(root: &Path, images: usize) {
     assert_eq!(std::fs::read_dir(root.join("tmp")).unwrap().count(), 0, "tmp is empty");
+    let layers = std::fs::read_dir(root.join("layers")).unwrap().count();
+    assert_eq!(layers > 0, images > 0, "{layers} layers of {images} images");
     let dirs = std::fs::read_dir(root).unwrap().filter(|e| e.as_ref().unwrap().file_name().len() == 64).count();
     assert_eq!(dirs, images);
 }

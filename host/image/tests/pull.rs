@@ -66,6 +66,7 @@ impl Bench {
         let error = self.pull(name).await.unwrap_err();
         let images = self.root.path().join("images");
         assert_eq!(std::fs::read_dir(images.join("tmp")).unwrap().count(), 0, "tmp is empty");
+        assert_eq!(std::fs::read_dir(images.join("layers")).unwrap().count(), 0, "no layer is left");
         assert!(self.store.list().unwrap().is_empty());
         error
     }
@@ -143,9 +144,7 @@ async fn a_corrupted_or_truncated_layer_is_refused() {
     let error = bench.refused("app").await;
     let text = error.to_string();
     assert!(text.contains("app:latest") && text.contains(&digest(&test.layers[2])), "{text}");
-    let PullError::Registry(RegistryError::Content(ContentError::Layer { problem, .. })) = error else {
-        panic!("{error}")
-    };
+    let PullError::Content(ContentError::Layer { problem, .. }) = error else { panic!("{error}") };
     assert!(matches!(*problem, BlobProblem::Digest { .. }));
     std::fs::write(&stored, &good[..good.len() / 2]).unwrap();
     let text = bench.refused("app").await.to_string();

@@ -249,12 +249,12 @@ async fn wait(endpoint: &Endpoint, failure: &Failure, backoff: &mut Backoff) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
-    use crate::Digest;
     use crate::credentials::Keychain;
+    use crate::{BlobProblem, Digest};
 
     /// A registry that has nothing but zeros, and never ends.
     fn zeros() -> String {

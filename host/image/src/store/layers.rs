@@ -77,6 +77,13 @@ impl Store {
         Ok(Held { stored: Stored::open(&place, diff_id).map_err(&failed)?, _lock: lock })
     }
 
+    /// After a failure: what it leaves goes now rather than when the store is next opened.
+    pub(super) fn tidy(&self) {
+        if let Err(error) = self.lock().and_then(|lock| self.sweep_layers(&lock)) {
+            tracing::warn!(%error, "layers that no image has may be left");
+        }
+    }
+
     /// Removes layers that no image has and nobody holds.
     pub(super) fn sweep_layers(&self, _lock: &StoreLock) -> Result<(), StoreError> {
         let failed = self.failed("looking through its layers");

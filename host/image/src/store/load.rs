@@ -115,11 +115,14 @@ impl Store {
             bytes: documents.layers.iter().map(|layer| layer.size).sum(),
         });
         let layers = self.load_layers(archive, &documents, &members, limits, progress);
-        let staging = self.staging()?;
-        assemble::assemble(&staging, &documents, &layers?, limits, progress)?;
-        self.publish(staging, documents.id, documents.digest, &names)?;
-        progress.event(Event::Finished { name: &name });
-        Ok(self.get(&documents.id.to_string())?)
+        let assembled = layers.and_then(|layers| {
+            let staging = self.staging()?;
+            assemble::assemble(&staging, &documents, &layers, limits, progress)?;
+            self.publish(staging, documents.id, documents.digest, &names)?;
+            progress.event(Event::Finished { name: &name });
+            Ok(self.get(&documents.id.to_string())?)
+        });
+        assembled.inspect_err(|_| self.tidy())
     }
 
     /// The image's layers; those that are not here yet are read where they lie in the archive.

@@ -20,7 +20,7 @@ use crate::hosts;
 use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{Registry, RegistryError};
-use crate::verify::{self, Blob, Layer};
+use crate::verify::{self, Blob, Documents, Layer};
 
 /// Layers fetched at a time, as Docker does.
 const DOWNLOADS: usize = 3;
@@ -102,33 +102,38 @@ impl Store {
             bytes: documents.layers.iter().map(|layer| layer.size).sum(),
         });
 
-        // Layers need nothing of each other until all are there.
+        let (working, mut ended) = mpsc::channel(1);
+        let (unpacked, limits) = (Arc::default(), options.limits);
+        let fetch = Fetch { registry: &registry, image: &name, limits, unpacked, progress: &progress, working };
+        let layers = self.fetch(fetch, &documents).await;
+        // Whoever was still at work when a layer failed has nothing to read any more, and ends soon.
+        let None::<()> = ended.recv().await else { return Err(PullError::Interrupted(name)) };
+        let (store, reference) = (self.clone(), reference.clone());
+        let assembled = tokio::task::spawn_blocking(move || {
+            let assembled = layers.and_then(|layers| {
+                let staging = store.staging()?;
+                assemble::assemble(&staging, &documents, &layers, &limits, progress.as_ref())?;
+                store.publish(staging, documents.id, documents.digest, std::slice::from_ref(&reference))?;
+                progress.event(Event::Finished { name: &documents.image });
+                Ok(store.get(&reference.canonical())?)
+            });
+            assembled.inspect_err(|_| store.tidy())
+        });
+        assembled.await.map_err(|_| PullError::Interrupted(name))?
+    }
+
+    /// All layers, lowest first. They need nothing of each other.
+    async fn fetch(&self, fetch: Fetch<'_>, documents: &Documents) -> Result<Vec<Held>, PullError> {
         let total = documents.layers.len();
-        let fetch = Fetch {
-            registry: &registry,
-            image: &name,
-            limits: options.limits,
-            unpacked: Arc::default(),
-            progress: &progress,
-        };
         let fetches = documents.layers.iter().map(|layer| self.layer(&fetch, layer));
         let mut arriving = futures::stream::iter(fetches).buffered(DOWNLOADS);
         let mut layers = Vec::with_capacity(total);
         while let Some(layer) = arriving.next().await {
             let (held, digest) = layer?;
-            progress.event(Event::Applied { digest: &digest, index: layers.len(), layers: total });
+            fetch.progress.event(Event::Applied { digest: &digest, index: layers.len(), layers: total });
             layers.push(held);
         }
-        drop(arriving);
-        let (store, reference, limits) = (self.clone(), reference.clone(), options.limits);
-        let assembled = tokio::task::spawn_blocking(move || {
-            let staging = store.staging()?;
-            assemble::assemble(&staging, &documents, &layers, &limits, progress.as_ref())?;
-            store.publish(staging, documents.id, documents.digest, std::slice::from_ref(&reference))?;
-            progress.event(Event::Finished { name: &documents.image });
-            Ok(store.get(&reference.canonical())?)
-        });
-        assembled.await.map_err(|_| PullError::Interrupted(name))?
+        Ok(layers)
     }
 
     /// One layer, fetched and taken apart unless it is here already.
@@ -151,8 +156,9 @@ impl Store {
             total: layer.size,
         };
         let (store, wanted, image) = (self.clone(), layer.clone(), fetch.image.to_owned());
-        let (limits, unpacked) = (fetch.limits, Arc::clone(&fetch.unpacked));
+        let (limits, unpacked, working) = (fetch.limits, Arc::clone(&fetch.unpacked), fetch.working.clone());
         let conversion = tokio::task::spawn_blocking(move || -> Result<Held, PullError> {
+            let _working = working;
             let before = unpacked.load(Ordering::Relaxed);
             let converted = convert::convert(arriving, &wanted, staging.path(), &limits, before);
             unpacked.fetch_add(converted.map_err(refused(&image, &wanted))?, Ordering::Relaxed);
@@ -175,6 +181,8 @@ struct Fetch<'a> {
     /// Uncompressed bytes of the layers that are done. The few that are under way do not see each other's.
     unpacked: Arc<AtomicU64>,
     progress: &'a Arc<dyn Progress>,
+    /// Held by whoever converts a layer.
+    working: mpsc::Sender<()>,
 }
 
 /// A blob as it arrives.
