@@ -148,3 +148,55 @@ fn a_private_image_needs_a_login() {
     husk.run(&["logout", &address]).fails_saying(&["not logged in", &address]);
     husk.run(&["pull", "debian"]).fails_saying(&["husk login"]);
 }
+
+#[test]
+fn images_are_saved_shown_shared_and_pruned() {
+    let husk = Husk::with_empty_store();
+    let root = husk.root().join("images");
+    let size = || -> u64 {
+        let rows = husk.run(&["system", "df", "--format", "json"]).success().json();
+        rows[0]["Size"].as_u64().unwrap()
+    };
+    let du = || -> u64 {
+        let output = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(&root).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    };
+    husk.ok(&["pull", "busybox"]);
+    let alone = size();
+    assert_eq!(alone, du());
+    // It has a layer on top of that one, which is neither fetched nor stored again.
+    let pulled = husk.run(&["pull", "husk-test/user"]).success();
+    let added = size() - alone;
+    assert!(added < alone / 2, "{added} bytes more than {alone}: {pulled}");
+    assert!(husk.ok(&["run", "--rm", "husk-test/user"]).contains("alice"));
+    assert_eq!(husk.ok(&["run", "--rm", "busybox", "echo", "shared"]), "shared");
+
+    let shown = husk.run(&["image", "inspect", "husk-test/user"]).success().json();
+    assert_eq!(shown[0]["RepoTags"][0], "docker.io/husk-test/user:latest");
+    assert_eq!(shown[0]["RootFS"]["Layers"].as_array().unwrap().len(), 2);
+    let steps = husk.run(&["history", "--format", "json", "husk-test/user"]).success().json();
+    assert_eq!(steps.as_array().unwrap().iter().filter(|step| !step["Layer"].is_null()).count(), 2, "{steps:#}");
+
+    let home = tempfile::tempdir().unwrap();
+    let archive = home.path().join("both.tar");
+    let archive = archive.to_str().unwrap();
+    husk.ok(&["save", "-q", "-o", archive, "busybox", "husk-test/user"]);
+    husk.run(&["save", "-o", "/nonexistent/x.tar", "busybox"]).fails_saying(&["/nonexistent/x.tar"]);
+    husk.run(&["save", "nothing"]).fails_saying(&["nothing", "husk pull"]);
+    husk.ok(&["rmi", "-a"]);
+    assert_eq!(image_list(&husk), Vec::<Value>::new());
+    husk.ok(&["load", "-i", archive]);
+    assert!(husk.ok(&["run", "--rm", "--pull", "never", "husk-test/user"]).contains("alice"));
+
+    husk.ok(&["image", "pin", "busybox"]);
+    husk.ok(&["run", "-d", "--name", "user", "husk-test/user", "sleep", "1000"]);
+    husk.ok(&["image", "prune", "-a", "-f"]);
+    assert_eq!(image_list(&husk).len(), 2);
+    husk.ok(&["rm", "-f", "user"]);
+    husk.ok(&["image", "prune", "-a", "-f", "--older-than", "1h"]);
+    assert_eq!(image_list(&husk).len(), 2);
+    let pruned = husk.ok(&["image", "prune", "-a", "-f"]);
+    assert!(pruned.contains("Untagged: docker.io/husk-test/user:latest") && pruned.contains("reclaimed"), "{pruned}");
+    assert_eq!(image_list(&husk).len(), 1);
+    assert_eq!(size(), du());
+}

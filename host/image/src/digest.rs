@@ -1,7 +1,7 @@
 //! SHA-256 digests, the only algorithm images use in practice and the only one accepted.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
@@ -75,7 +75,7 @@ impl<'de> serde::Deserialize<'de> for Digest {
     }
 }
 
-/// Counts and hashes what is read through it, and stops at a limit.
+/// Counts and hashes what is read or written through it, and stops reading at a limit.
 pub(crate) struct Hashing<R> {
     inner: R,
     hash: Sha256,
@@ -84,13 +84,18 @@ pub(crate) struct Hashing<R> {
     exceeded: bool,
 }
 
-impl<R: Read> Hashing<R> {
+impl<R> Hashing<R> {
+    /// The digest of what came so far, and its length.
+    pub(crate) fn sum(self) -> (Digest, u64) {
+        (Digest(self.hash.finalize().into()), self.count)
+    }
+
     /// More than `limit` bytes are an error.
     pub(crate) fn new(inner: R, limit: u64) -> Self {
         Self { inner, hash: Sha256::new(), count: 0, limit, exceeded: false }
     }
 
-    /// Bytes read so far.
+    /// Bytes so far.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -99,11 +104,26 @@ impl<R: Read> Hashing<R> {
     pub(crate) fn exceeded(&self) -> bool {
         self.exceeded
     }
+}
 
+impl<R: Read> Hashing<R> {
     /// Reads to the end; gives the digest of everything.
     pub(crate) fn finish(mut self) -> io::Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink())?;
-        Ok((Digest(self.hash.finalize().into()), self.count))
+        Ok(self.sum())
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.count += written as u64;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

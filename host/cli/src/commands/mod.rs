@@ -5,6 +5,8 @@
 mod check;
 mod debug;
 mod exec;
+mod history;
+mod image;
 mod images;
 mod inspect;
 mod kill;
@@ -20,9 +22,11 @@ mod pull;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod stats;
 mod stop;
 mod supervise;
+mod system;
 mod tag;
 mod top;
 mod update;
@@ -82,6 +86,12 @@ pub(crate) enum Command {
     Images(images::Args),
     Rmi(rmi::Args),
     Tag(tag::Args),
+    Save(save::Args),
+    History(history::Args),
+    #[command(subcommand)]
+    Image(image::Command),
+    #[command(subcommand)]
+    System(system::Command),
     #[command(subcommand)]
     Volume(volume::Command),
     Check(check::Args),
@@ -127,6 +137,10 @@ async fn with_engine(command: Command, engine: Engine) -> anyhow::Result<u8> {
         Command::Images(args) => images::run(engine, args)?,
         Command::Rmi(args) => rmi::run(engine, args)?,
         Command::Tag(args) => tag::run(engine, args)?,
+        Command::Save(args) => save::run(engine, args)?,
+        Command::History(args) => history::run(engine, args)?,
+        Command::Image(command) => image::run(engine, command).await?,
+        Command::System(command) => system::run(engine, command).await?,
         Command::Volume(command) => volume::run(engine, command).await?,
         Command::Check(_) | Command::Version(_) | Command::Login(_) | Command::Logout(_) => {}
     }

@@ -184,12 +184,16 @@ pub(crate) fn remove(paths: &Paths, pods: &[PodRecord], name: &str) -> Result<()
         return Err(VolumeError::Name(name.to_owned()));
     }
     describe(paths, name)?;
-    // A pod that has ended could still be looked at, not run again: it does not hold its volumes.
-    if let Some(pod) = pods.iter().find(|p| !p.phase.is_over() && p.named_volumes.iter().any(|v| v == name)) {
+    if let Some(pod) = user(pods, name) {
         return Err(VolumeError::InUse { name: name.to_owned(), pod: pod.name.clone() });
     }
     let path = paths.volumes().join(name);
     fs::remove_dir_all(&path).map_err(|source| VolumeError::Io { name: name.to_owned(), path, source })
+}
+
+/// A pod that has the volume. One that has ended could still be looked at, not run again: it does not hold its volumes.
+pub(crate) fn user<'a>(pods: &'a [PodRecord], name: &str) -> Option<&'a PodRecord> {
+    pods.iter().find(|pod| !pod.phase.is_over() && pod.named_volumes.iter().any(|volume| volume == name))
 }
 
 #[cfg(test)]

@@ -25,12 +25,16 @@
 
 mod assemble;
 mod convert;
+mod history;
 mod image;
 mod journal;
 mod layers;
 mod load;
+mod lookup;
 mod names;
+mod prune;
 mod pull;
+mod save;
 mod staging;
 
 use std::fs::File;
@@ -40,18 +44,19 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use history::Step;
 pub use image::{Image, ImageId, Lease, LeaseError};
 pub use load::{ArchiveSource, LoadError};
+pub use lookup::LookupError;
+pub use prune::{PruneOptions, Pruned};
 pub use pull::{PullError, PullOptions};
+pub use save::SaveError;
 
 use crate::digest::Digest;
 use crate::reference::Reference;
 use journal::Change;
 use names::{Named, Names};
 use staging::Staging;
-
-/// Shortest image id prefix that is looked up.
-const PREFIX_MIN: usize = 4;
 
 /// The store below one directory. Cheap to clone; every process opens its own.
 #[derive(Debug, Clone)]
@@ -72,6 +77,8 @@ pub struct ImageSummary {
     pub size: u64,
     /// When it was built, RFC 3339, if its config says.
     pub created: Option<String>,
+    /// Whether it is kept from being pruned.
+    pub pinned: bool,
 }
 
 /// What a removal did.
@@ -90,37 +97,6 @@ pub struct StoreError {
     path: PathBuf,
     what: &'static str,
     cause: io::Error,
-}
-
-/// An image that cannot be found.
-#[derive(Debug, Error)]
-pub enum LookupError {
-    /// Neither a name nor an id of an image here.
-    #[error("image \"{0}\" is not here: fetch it with `husk pull {0}`, or read an archive with `husk load`")]
-    Unknown(String),
-    /// The beginning of several ids.
-    #[error("image id \"{prefix}\" is ambiguous ({}): give more digits", .ids.join(", "))]
-    Ambiguous {
-        /// What was asked for.
-        prefix: String,
-        /// Short ids it may mean.
-        ids: Vec<String>,
-    },
-    /// The image is there and its files are not as they were written.
-    #[error(
-        "image {id} in the store is damaged ({what}: {cause}): remove it with `husk rmi --force {id}` and fetch it again"
-    )]
-    Damaged {
-        /// The image.
-        id: ImageId,
-        /// Which file.
-        what: &'static str,
-        /// What is wrong with it.
-        cause: io::Error,
-    },
-    /// The store itself does not work.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// An image that is not removed.
@@ -195,6 +171,7 @@ impl Store {
                 digest: digest.unwrap_or_default(),
                 size,
                 created,
+                pinned: self.is_pinned(id),
             });
         }
         images.sort_by_key(|image| (image.names.is_empty(), image.names.first().cloned(), image.id));
@@ -345,45 +322,6 @@ impl Store {
 
     fn has(&self, id: Digest) -> bool {
         self.dir(id).join("image.erofs").exists()
-    }
-
-    /// The image meant, and the canonical name if it was meant by name.
-    fn find(&self, names: &Names, name_or_id: &str) -> Result<(Digest, Option<String>), LookupError> {
-        let unknown = || LookupError::Unknown(name_or_id.to_owned());
-        let explicit = name_or_id.strip_prefix("sha256:");
-        if explicit.is_none()
-            && let Ok(reference) = name_or_id.parse::<Reference>()
-        {
-            let canonical = reference.canonical();
-            if let Some(named) = names.names.get(&canonical) {
-                return Ok((named.id, Some(canonical)));
-            }
-            // A digest names the manifest whatever tag it was fetched by.
-            let of_digest = |(name, named): (&String, &Named)| {
-                let known: Option<Reference> = name.parse().ok();
-                let same = known.is_some_and(|known| {
-                    (known.registry(), known.repository()) == (reference.registry(), reference.repository())
-                });
-                (same && Some(named.digest) == reference.digest()).then_some(named.id)
-            };
-            if let Some(id) = names.names.iter().find_map(of_digest) {
-                return Ok((id, None));
-            }
-        }
-        let prefix = explicit.unwrap_or(name_or_id);
-        if prefix.len() < PREFIX_MIN || prefix.len() > 64 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(unknown());
-        }
-        let prefix = prefix.to_ascii_lowercase();
-        let matching: Vec<Digest> = self.ids()?.into_iter().filter(|id| id.hex().starts_with(&prefix)).collect();
-        match matching.as_slice() {
-            [] => Err(unknown()),
-            [id] => Ok((*id, None)),
-            several => Err(LookupError::Ambiguous {
-                prefix: name_or_id.to_owned(),
-                ids: several.iter().map(|id| ImageId(*id).short()).collect(),
-            }),
-        }
     }
 
     fn image(&self, id: Digest, names: &Names) -> Result<Image, LookupError> {
