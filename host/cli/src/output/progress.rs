@@ -64,7 +64,8 @@ impl Bars {
         let bar = bars.entry(name.to_owned()).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(total));
             bar.set_prefix(name.to_owned());
-            let template = "{prefix:>12} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9} {msg}";
+            let template = "{prefix:>12} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9} \
+                            {decimal_bytes_per_sec:>11} {eta:>4} {msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
