@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::Disk;
@@ -18,13 +18,17 @@ use common::archive::{TestImage, hex, write_dir};
 use common::layers::{Item, What, tar};
 use common::registry::Registry;
 use husk_image::credentials::Keychain;
-use husk_image::{ArchiveSource, LoadError, PullError, PullOptions, RemoveError, Silent, Store};
+use husk_image::{
+    ArchiveSource, Event, Image, LoadError, Progress, PullError, PullOptions, RemoveError, Silent, Store,
+};
 use serde_json::json;
 
 const KILLS: usize = 200;
 const KILLS_OF_TWO: usize = 30;
-/// A child is killed while it does about so many things.
-const OPERATIONS: usize = 4;
+/// A child is killed after it noted up to so many things, which is within its first few operations,
+const NOTES: usize = 24;
+/// and up to so much later, which is more than one step of an operation takes.
+const LATER: Duration = Duration::from_millis(30);
 
 /// Images by the last part of their names; the last comes from an archive.
 const IMAGES: [&str; 4] = ["a", "b", "c", "d"];
@@ -111,28 +115,38 @@ async fn child() {
     let told = |name| std::env::var(name).unwrap();
     let (registry, seed) = (told(REGISTRY), told(SEED).parse().unwrap());
     let mut log = OpenOptions::new().append(true).open(told(LOG)).unwrap();
+    let progress = Arc::new(Notes(Mutex::new(log.try_clone().unwrap())));
     let mut dice = fastrand::Rng::with_seed(seed);
     let store = Store::open(dir.join("images")).unwrap();
     while Path::new(&told(LOG)).exists() {
         let operation = Operation::any(&names(&store), &mut dice);
         log.write_all(format!("{}\n", operation.written()).as_bytes()).unwrap();
-        perform(operation, &store, &dir, &registry).await;
+        perform(operation, &store, &dir, &registry, progress.clone()).await;
         log.write_all(b"done\n").unwrap();
     }
 }
 
+/// Notes that something happened within an operation.
+struct Notes(Mutex<File>);
+
+impl Progress for Notes {
+    fn event(&self, _: Event<'_>) {
+        self.0.lock().unwrap().write_all(b"event\n").unwrap();
+    }
+}
+
 /// Whatever another child may take away meanwhile may be missing.
-async fn perform(operation: Operation, store: &Store, dir: &Path, registry: &str) {
+async fn perform(operation: Operation, store: &Store, dir: &Path, registry: &str, progress: Arc<dyn Progress>) {
     let name = |image, tag| name(registry, image, tag);
     match operation {
         Operation::Get('d') => {
             let reference = name('d', '1').parse().unwrap();
-            match store.load(ArchiveSource::Path(dir.join("d")), Some(&reference), Arc::new(Silent)).await {
+            match store.load(ArchiveSource::Path(dir.join("d")), Some(&reference), progress).await {
                 Ok(_) | Err(LoadError::Lookup(_)) => {}
                 Err(error) => panic!("{error}"),
             }
         }
-        Operation::Get(image) => match pull(store, &name(image, '1')).await {
+        Operation::Get(image) => match pull(store, &name(image, '1'), progress).await {
             Ok(_) | Err(PullError::Lookup(_)) => {}
             Err(error) => panic!("{error}"),
         },
@@ -148,10 +162,10 @@ async fn perform(operation: Operation, store: &Store, dir: &Path, registry: &str
     }
 }
 
-async fn pull(store: &Store, name: &str) -> Result<husk_image::Image, PullError> {
+async fn pull(store: &Store, name: &str, progress: Arc<dyn Progress>) -> Result<Image, PullError> {
     let options =
         PullOptions { registry_config: "/nonexistent".into(), keychain: Keychain::Empty, ..PullOptions::default() };
-    store.pull(&name.parse().unwrap(), &options, Arc::new(Silent)).await
+    store.pull(&name.parse().unwrap(), &options, progress).await
 }
 
 /// An image as it has to be.
@@ -183,7 +197,7 @@ impl Scene {
                 store.load(source, Some(&name), Arc::new(Silent)).await.unwrap().remove(0)
             } else {
                 registry.push(&letter.to_string(), "1", &test).await;
-                pull(&store, &name(&registry.address.to_string(), letter, '1')).await.unwrap()
+                pull(&store, &name(&registry.address.to_string(), letter, '1'), Arc::new(Silent)).await.unwrap()
             };
             assert_eq!(image.id.to_string(), test.id());
             let files = listing(image.erofs_path.parent().unwrap());
@@ -221,19 +235,13 @@ impl Scene {
         running
     }
 
-    /// How long a child takes to do so many things, once the store has something.
-    fn time_of(&mut self, operations: usize) -> Duration {
-        let running = self.start();
-        let wait_for = |count| {
-            while running.log().matches("done").count() < count {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Instant::now()
-        };
-        let began = wait_for(operations);
-        let took = wait_for(2 * operations) - began;
-        running.stop();
-        took
+    /// Waits for a moment that is like no other.
+    fn wait(&mut self, running: &Running) {
+        let notes = self.dice.usize(1..NOTES);
+        while running.log().lines().count() < notes {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(LATER.mul_f64(self.dice.f64()));
     }
 
     /// Opens the store and sees that it has complete images and nothing else. The names in it.
@@ -273,8 +281,8 @@ impl Scene {
     async fn everything_works(&self) {
         let store = Store::open(self.images()).unwrap();
         for image in IMAGES.map(|name| name.chars().next().unwrap()) {
-            perform(Operation::Get(image), &store, self.dir.path(), &self.address()).await;
-            perform(Operation::Tag(image), &store, self.dir.path(), &self.address()).await;
+            perform(Operation::Get(image), &store, self.dir.path(), &self.address(), Arc::new(Silent)).await;
+            perform(Operation::Tag(image), &store, self.dir.path(), &self.address(), Arc::new(Silent)).await;
         }
         let all = IMAGES
             .iter()
@@ -314,6 +322,7 @@ impl Running {
         let mut last = None;
         for line in whole.lines() {
             match (line, last) {
+                ("event", _) => {}
                 ("done", Some(operation)) => {
                     begun.push(operation);
                     last = None;
@@ -361,12 +370,11 @@ fn images() -> Vec<(char, TestImage)> {
 #[tokio::test]
 async fn a_kill_at_any_moment_leaves_every_operation_done_or_not_begun() {
     let mut scene = Scene::new(0x5eed).await;
-    let longest = scene.time_of(OPERATIONS);
-    let mut state = scene.check();
+    let (mut state, began) = (Names::new(), Instant::now());
     let mut cut = BTreeMap::new();
     for kill in 0..KILLS {
         let running = scene.start();
-        std::thread::sleep(longest.mul_f64(scene.dice.f64()));
+        scene.wait(&running);
         let (done, last) = running.kill();
         done.iter().for_each(|operation| operation.apply(&mut state));
         let mut after = state.clone();
@@ -383,21 +391,20 @@ async fn a_kill_at_any_moment_leaves_every_operation_done_or_not_begun() {
         assert!(found == state || found == after, "kill {kill}: {last:?} of {state:?} gave {found:?}");
         state = found;
     }
-    println!("killed within {} ms of work, of {KILLS}: {cut:?}", longest.as_millis());
+    println!("{KILLS} kills in {} s: {cut:?}", began.elapsed().as_secs());
     scene.everything_works().await;
 }
 
 #[tokio::test]
 async fn a_killed_process_does_not_disturb_another_on_the_same_store() {
     let mut scene = Scene::new(0x2_5eed).await;
-    let longest = scene.time_of(OPERATIONS);
     for _ in 0..KILLS_OF_TWO {
         let (killed, stays) = (scene.start(), scene.start());
-        std::thread::sleep(longest.mul_f64(scene.dice.f64()));
+        scene.wait(&killed);
         killed.kill();
         // Tidies up beside the one at work.
         Store::open(scene.images()).unwrap();
-        std::thread::sleep(longest.mul_f64(scene.dice.f64() * 0.3));
+        scene.wait(&stays);
         stays.stop();
         scene.check();
     }
