@@ -25,11 +25,6 @@ use serde_json::json;
 
 const KILLS: usize = 200;
 const KILLS_OF_TWO: usize = 30;
-/// A child is killed after it noted up to so many things, which is within its first few operations,
-const NOTES: usize = 24;
-/// and up to so much later, which is more than one step of an operation takes.
-const LATER: Duration = Duration::from_millis(30);
-
 /// Images by the last part of their names; the last comes from an archive.
 const IMAGES: [&str; 4] = ["a", "b", "c", "d"];
 /// Each image has one name or both.
@@ -86,7 +81,7 @@ impl Operation {
         let tags: Vec<char> = names.iter().filter(|(of, _)| *of == image).map(|(_, tag)| *tag).collect();
         match dice.choice(&tags) {
             None => Self::Get(image),
-            Some(_) if tags.len() == 1 && dice.u8(..4) == 0 => Self::Tag(image),
+            Some(_) if tags.len() == 1 && dice.bool() => Self::Tag(image),
             Some(tag) => Self::Remove(image, *tag),
         }
     }
@@ -235,13 +230,19 @@ impl Scene {
         running
     }
 
-    /// Waits for a moment that is like no other.
+    /// Waits for a moment of some operation, that of any kind as often as that of any other.
     fn wait(&mut self, running: &Running) {
-        let notes = self.dice.usize(1..NOTES);
-        while running.log().lines().count() < notes {
+        let (kind, times, later) = match self.dice.u8(..6) {
+            0 => ("get", 3, 100),
+            1 | 2 => ("event", 30, 30),
+            3 => ("tag", 1, 10),
+            _ => ("remove", 2, 30),
+        };
+        let times = self.dice.usize(1..=times);
+        while running.log().lines().filter(|line| line.starts_with(kind)).count() < times {
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(LATER.mul_f64(self.dice.f64()));
+        std::thread::sleep(Duration::from_micros(self.dice.u64(..later * 1000)));
     }
 
     /// Opens the store and sees that it has complete images and nothing else. The names in it.
