@@ -1,11 +1,12 @@
 //! Compares husk-vmm with QEMU's microvm machine: `boot`, the time to a ready agent and the monitor's memory, `io`, the
-//! devices, and `idle`, what a pod costs that does nothing.
+//! devices, and `idle`, what a pod costs that does nothing. And `convert`, `husk pull` with other ways to get an image.
 //!
 //! In an emulated box the figures mean something only beside each other: both sides run turn by turn, and the reports
 //! lead with ratios.
 
 mod boot;
 mod chart;
+mod convert;
 mod idle;
 mod io;
 mod spread;
@@ -37,6 +38,8 @@ enum Subject {
     Io,
     /// CPU, wake-ups and memory of a pod that does nothing; idle.json.
     Idle,
+    /// Getting an image from a registry; convert.md, convert.json and convert.svg.
+    Convert,
 }
 
 /// What a comparison needs to know.
@@ -63,5 +66,6 @@ fn main() -> Result<()> {
         Subject::Boot => boot::run(&run),
         Subject::Io => io::run(&run),
         Subject::Idle => idle::run(&run),
+        Subject::Convert => convert::run(&run),
     }
 }

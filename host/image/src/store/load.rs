@@ -101,10 +101,7 @@ impl Store {
     ) -> Result<Image, LoadError> {
         let Found { documents, names, members } = image;
         let name = documents.image.clone();
-        if self.has(documents.id) {
-            let lock = self.lock()?;
-            names.iter().try_for_each(|reference| self.name(&lock, documents.id, documents.digest, reference))?;
-            drop(lock);
+        if self.name(documents.id, documents.digest, &names)? {
             progress.event(Event::Cached { name: &name });
             return Ok(self.get(&documents.id.to_string())?);
         }

@@ -196,9 +196,10 @@ impl Store {
         let digest = std::fs::read(self.dir(id.0).join("manifest.json"))
             .map(|bytes| Digest::of(&bytes))
             .map_err(|_| LookupError::Unknown(id.to_string()))?;
-        let lock = self.lock()?;
-        self.name(&lock, id.0, digest, reference)?;
-        Ok(())
+        if self.name(id.0, digest, std::slice::from_ref(reference))? {
+            return Ok(());
+        }
+        Err(LookupError::Unknown(id.to_string()))
     }
 
     /// Takes a name away, and the image with its last one; by id, the image with its only name.
@@ -293,13 +294,20 @@ impl Store {
         names.write(&self.root.join("names.json"), &self.tmp()).map_err(self.failed("writing names.json"))
     }
 
-    fn name(&self, lock: &StoreLock, id: Digest, digest: Digest, reference: &Reference) -> Result<(), StoreError> {
-        let mut names = self.names()?;
-        let named = Named { id, digest };
-        if names.names.insert(reference.canonical(), named) == Some(named) {
-            return Ok(());
+    /// Gives an image names, if it is here.
+    fn name(&self, id: Digest, digest: Digest, references: &[Reference]) -> Result<bool, StoreError> {
+        let lock = self.lock()?;
+        // Whoever found it before may have been overtaken by who removed it.
+        if !self.has(id) {
+            return Ok(false);
         }
-        self.write_names(lock, &names)
+        let mut names = self.names()?;
+        let before = names.names.clone();
+        names.names.extend(references.iter().map(|reference| (reference.canonical(), Named { id, digest })));
+        if names.names != before {
+            self.write_names(&lock, &names)?;
+        }
+        Ok(true)
     }
 
     fn ids(&self) -> Result<Vec<Digest>, StoreError> {

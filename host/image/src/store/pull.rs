@@ -86,10 +86,7 @@ impl Store {
         }
         let registry = Registry::new(reference, options).await?;
         let manifest = registry.manifest().await?;
-        if self.has(manifest.config.digest) {
-            let lock = self.lock()?;
-            self.name(&lock, manifest.config.digest, manifest.digest, reference)?;
-            drop(lock);
+        if self.name(manifest.config.digest, manifest.digest, std::slice::from_ref(reference))? {
             progress.event(Event::Cached { name: &name });
             return Ok(self.get(&reference.canonical())?);
         }

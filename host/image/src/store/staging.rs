@@ -50,13 +50,17 @@ impl Staging {
             match std::fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 made => {
-                    let lock = File::open(&path)?;
+                    let lock = match File::open(&path) {
+                        // Its maker removed it just now.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        opened => opened?,
+                    };
                     match (lock.try_lock(), made) {
                         (Ok(()), Ok(())) => {
                             return Ok(Claim::Ours(Self { dir: Some(path.clone()), path, _lock: lock }));
                         }
                         // Left by a crash.
-                        (Ok(()), Err(_)) => std::fs::remove_dir_all(&path)?,
+                        (Ok(()), Err(_)) => remove(&path)?,
                         (Err(std::fs::TryLockError::WouldBlock), _) => return Ok(Claim::Theirs(lock)),
                         (Err(std::fs::TryLockError::Error(error)), _) => return Err(error),
                     }
@@ -114,6 +118,14 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a leftover, which may be gone: whoever makes something gives it up without the store's lock.
+fn remove(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Removes what crashed processes left in `tmp`. The caller holds the store's lock.
 pub(super) fn sweep(tmp: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(tmp)? {
@@ -126,7 +138,7 @@ pub(super) fn sweep(tmp: &Path) -> io::Result<()> {
         // Locked: another process is at work in it.
         if lock.try_lock().is_ok() {
             tracing::info!(path = %entry.path().display(), "removing what was interrupted");
-            std::fs::remove_dir_all(entry.path())?;
+            remove(&entry.path())?;
         }
     }
     Ok(())
