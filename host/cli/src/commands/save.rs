@@ -1,6 +1,5 @@
 //! `husk save`
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

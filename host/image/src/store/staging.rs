@@ -46,7 +46,7 @@ impl Staging {
     /// Makes one of this name, or says who does. The caller holds the store's lock.
     pub(super) fn claim(tmp: &Path, name: &str) -> io::Result<Claim> {
         let path = tmp.join(name);
-        for _ in 0..2 {
+        for _ in 0..16 {
             match std::fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 made => {
