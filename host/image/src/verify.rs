@@ -249,6 +249,8 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(json: &str) -> Result<Document, ContentError> {
@@ -304,5 +306,92 @@ mod tests {
         assert!(
             matches!(error, ContentError::Document { problem, .. } if matches!(*problem, DocumentProblem::Large(_)))
         );
+    }
+
+    /// JSON of the right words in any arrangement.
+    fn arb_json() -> impl Strategy<Value = String> {
+        let digest = format!("\"sha256:{}\"", "ab".repeat(32));
+        let text = prop_oneof![
+            Just(digest),
+            prop::sample::select(vec![
+                OCI_MANIFEST,
+                OCI_INDEX,
+                OCI_CONFIG,
+                DOCKER_MANIFEST,
+                LAYER_TYPES[0],
+                LAYER_TYPES[4]
+            ])
+            .prop_map(|word| format!("\"{word}\"")),
+            prop::sample::select(vec![
+                "\"linux\"",
+                "\"amd64\"",
+                "\"layers\"",
+                "\"\"",
+                "null",
+                "true",
+                "2",
+                "-1",
+                "1e400"
+            ])
+            .prop_map(str::to_owned),
+            any::<u64>().prop_map(|number| number.to_string()),
+        ];
+        let key = prop::sample::select(vec![
+            "schemaVersion",
+            "mediaType",
+            "config",
+            "layers",
+            "manifests",
+            "digest",
+            "size",
+            "platform",
+            "os",
+            "architecture",
+            "rootfs",
+            "diff_ids",
+            "type",
+            "history",
+            "empty_layer",
+            "annotations",
+            "urls",
+            "subject",
+        ]);
+        text.prop_recursive(5, 60, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[{}]", items.join(","))),
+                prop::collection::vec((key.clone(), inner), 0..7).prop_map(|fields| {
+                    let fields: Vec<_> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+                    format!("{{{}}}", fields.join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn documents_of_any_kind_never_panic(text in arb_json(), config in arb_json()) {
+            let limits = Limits::default();
+            if let Ok(Document::Manifest(manifest)) = document("x", text.into_bytes(), None, &limits) {
+                let _ = documents("x", manifest, config.clone().into_bytes(), &limits);
+            }
+            let _ = diff_ids(config.as_bytes());
+        }
+
+        #[test]
+        fn bytes_that_are_no_document_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = diff_ids(&bytes);
+            let _ = document("x", bytes, None, &Limits::default());
+        }
+
+        #[test]
+        fn changed_documents_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), kind in 0..3_usize) {
+            let digest = format!("sha256:{}", "ab".repeat(32));
+            let config = format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#);
+            let mut bytes = [manifest_with(LAYER_TYPES[1]), config, "[]".to_owned()][kind].clone().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = diff_ids(&bytes);
+            let _ = document("x", bytes, None, &Limits::default());
+        }
     }
 }

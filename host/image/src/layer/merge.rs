@@ -193,14 +193,15 @@ impl Merger {
     }
 
     /// The directory to put an entry in; what is missing on the way is made.
-    fn parents(&mut self, path: &[&[u8]]) -> Result<NodeId, EntryProblem> {
+    fn parents(&mut self, path: &[&[u8]]) -> Result<NodeId, Failure> {
         let mut at = Tree::ROOT;
         for name in path {
             at = match self.tree.entry(at, name) {
                 Some(entry) if self.is_directory(entry.node) => entry.node,
-                Some(entry) if entry.layer == self.layers => return Err(EntryProblem::BelowNonDirectory),
+                Some(entry) if entry.layer == self.layers => return Err(EntryProblem::BelowNonDirectory.into()),
                 _ => {
-                    let made = self.tree.add(Node::implicit_directory())?;
+                    self.budget.charge_directory(name).map_err(Failure::Layer)?;
+                    let made = self.tree.add(Node::implicit_directory()).map_err(EntryProblem::from)?;
                     self.link(at, name, made)?;
                     made
                 }
