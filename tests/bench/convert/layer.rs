@@ -103,8 +103,8 @@ mod tests {
         };
         let layer = write();
         assert!(layer == write());
-        let files = tar::Archive::new(&layer[..]).entries().unwrap().map(|entry| entry.unwrap().size());
-        let sizes: Vec<u64> = files.collect();
+        let mut archive = tar::Archive::new(&layer[..]);
+        let sizes: Vec<u64> = archive.entries().unwrap().map(|entry| entry.unwrap().size()).collect();
         assert_eq!(sizes.len(), 202);
         let sum: u64 = sizes.iter().sum();
         assert!(sum.abs_diff(1 << 20) < 1000, "{sum}");

@@ -51,7 +51,7 @@ impl Report {
                 cpu_to_hashing: cpu_s.median / hashing.median,
                 wall_to_umoci: wall_s.median / umoci_wall.median,
                 cpu_to_umoci: cpu_s.median / umoci_cpu.median,
-                disk_mib: of(way).last().filter(|_| keeps).map(|sample| mib(sample.disk)),
+                disk_mib: of(way).next_back().filter(|_| keeps).map(|sample| mib(sample.disk)),
             })
         };
         let rows = Way::ALL.into_iter().map(row).collect::<Option<Vec<_>>>().context("no round")?;
