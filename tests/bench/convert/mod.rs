@@ -136,7 +136,7 @@ impl Scene {
         measure(husk.env("HUSK_ROOT", self.work.join("root")).env("HUSK_RUN", self.work.join("run")))
     }
 
-    /// Of the layer alone, since umoci knows no zstd of its own.
+    /// Of the gzip image: umoci 0.4 of Debian 12 reads no zstd.
     fn unpack(&self) -> Result<Cost> {
         let (layout, bundle) = (self.work.join("layout"), self.work.join("bundle"));
         let from = format!("docker://{}/gzip:1", self.registry.address());
