@@ -100,6 +100,10 @@ async fn an_image_is_pulled_once_and_then_known() {
     // By digest, under another name: nothing is converted, and then no registry is needed.
     let by_digest = format!("app@{}", image.digest);
     assert_eq!(bench.pull(&by_digest).await.unwrap().id, image.id);
+    for name in ["docker.io/library/app", "library/app:latest", "index.docker.io/library/app", &by_digest] {
+        assert_eq!(bench.pull(name).await.unwrap().id, image.id, "{name}");
+    }
+    assert_eq!(bench.store.list().unwrap().len(), 1, "the same image by tag, digest and short name is one image");
     let nowhere = mirror(&bench.root.path().join("nowhere"), "127.0.0.1:1");
     let offline = bench.store.pull(&by_digest.parse().unwrap(), &nowhere, Arc::new(Silent)).await.unwrap();
     assert_eq!(offline.id, image.id);
