@@ -188,6 +188,7 @@ fn images_are_saved_shown_shared_and_pruned() {
     husk.ok(&["load", "-i", archive]);
     assert!(husk.ok(&["run", "--rm", "--pull", "never", "husk-test/user"]).contains("alice"));
 
+    husk.ok(&["image", "check", "busybox", "husk-test/user"]);
     husk.ok(&["image", "pin", "busybox"]);
     husk.ok(&["run", "-d", "--name", "user", "husk-test/user", "sleep", "1000"]);
     husk.ok(&["image", "prune", "-a", "-f"]);

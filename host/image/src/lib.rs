@@ -41,7 +41,7 @@ pub use progress::{Event, Progress, Silent};
 pub use reference::{Reference, ReferenceError, familiar};
 pub use registry::RegistryError;
 pub use store::{
-    ArchiveSource, Image, ImageId, ImageSummary, Lease, LeaseError, LoadError, LookupError, PruneOptions, Pruned,
-    PullError, PullOptions, RemoveError, Removed, SaveError, Step, Store, StoreError,
+    ArchiveSource, CheckError, Image, ImageId, ImageSummary, Lease, LeaseError, LoadError, LookupError, PruneOptions,
+    Pruned, PullError, PullOptions, RemoveError, Removed, SaveError, Step, Store, StoreError,
 };
 pub use user::{ResolvedUser, UserError, resolve as resolve_user};

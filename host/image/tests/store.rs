@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::archive::{TestImage, tar_of};
 use common::layers::{Item, What, tar};
 use common::{Disk, reader};
-use husk_image::{ArchiveSource, Image, PruneOptions, SaveError, Silent, Store};
+use husk_image::{ArchiveSource, CheckError, Image, PruneOptions, SaveError, Silent, Store};
 use serde_json::json;
 
 fn noise(seed: u32, len: u32) -> Vec<u8> {
@@ -133,10 +133,36 @@ async fn a_damaged_layer_is_not_saved() {
     std::fs::write(&image.data_paths[0], &bytes).unwrap();
     let error = store.save(&["one".to_owned()], std::io::sink(), &Silent).unwrap_err();
     assert!(matches!(error, SaveError::Damaged { .. }), "{error}");
+    let error = store.check(&image, &Silent).unwrap_err();
+    assert!(matches!(error, CheckError::Changed { .. }), "{error}");
     // One that is too short is not even run.
     std::fs::write(&image.data_paths[0], &bytes[..4096]).unwrap();
     let error = store.get("one").unwrap_err().to_string();
     assert!(error.contains("damaged") && error.contains("4096 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn any_changed_byte_of_an_image_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let image = load(&store, &app(1), "one").await;
+    store.check(&image, &Silent).unwrap();
+    let own = image.erofs_path.parent().unwrap();
+    let layer = image.data_paths[0].parent().unwrap();
+    let files = ["image.erofs", "passwd", "config.json"].map(|name| own.join(name));
+    for path in files.into_iter().chain(["data", "rest.zst"].map(|name| layer.join(name))) {
+        let good = std::fs::read(&path).unwrap();
+        for at in [good.len() / 3, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            std::fs::write(&path, &bad).unwrap();
+            let error = store.check(&image, &Silent).expect_err(&path.display().to_string()).to_string();
+            assert!(error.contains("husk rmi --force"), "{}: {error}", path.display());
+        }
+        std::fs::write(&path, good).unwrap();
+    }
+    store.check(&image, &Silent).unwrap();
+    assert_eq!(std::fs::read_dir(root.path().join("tmp")).unwrap().count(), 0);
 }
 
 #[tokio::test]

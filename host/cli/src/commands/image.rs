@@ -28,6 +28,11 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
+    /// Read all of images and see that they are what they were when they came
+    Check {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
     Prune(PruneArgs),
     /// Keep images from being pruned
     Pin {
@@ -76,6 +81,7 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<()> 
         Command::Rm(args) => rmi::run(engine, args),
         Command::History(args) => history::run(engine, args),
         Command::Inspect { images } => inspect(&engine.store()?, &images),
+        Command::Check { images } => check(&engine.store()?, &images),
         Command::Prune(args) => prune(&engine, &args).await,
         Command::Pin { images } => pin(&engine.store()?, &images, true),
         Command::Unpin { images } => pin(&engine.store()?, &images, false),
@@ -87,6 +93,15 @@ fn pin(store: &Store, images: &[String], pinned: bool) -> anyhow::Result<()> {
         let image = store.get(name)?;
         store.pin(&image.id, pinned)?;
         output::print(&image.id.to_string())?;
+    }
+    Ok(())
+}
+
+fn check(store: &Store, images: &[String]) -> anyhow::Result<()> {
+    for name in images {
+        let image = store.get(name)?;
+        store.check(&image, output::progress::of_images(false).as_ref())?;
+        output::print(&format!("{name}: as it came"))?;
     }
     Ok(())
 }

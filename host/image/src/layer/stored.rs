@@ -11,7 +11,7 @@
 //! ([`place`](super::place)).
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::budget::Budget;
@@ -124,13 +124,14 @@ impl Stored {
             let out = &mut *reader.source_mut().out;
             let start = u64::from(place.first) * BLOCK;
             match &place.runs {
-                None => copy_at(&mut data, start, place.body, out)?,
+                None => blocks_to(&mut data, start, place.body, out)?,
                 Some(runs) => {
                     for (run, at) in chunk::places(entry.size, runs) {
-                        copy_at(&mut data, start.saturating_add(at), run.len, out)?;
+                        blocks_to(&mut data, start.saturating_add(at), run.len, out)?;
                     }
                 }
             }
+            zeros_to(&mut data, start.saturating_add(place.blocks.saturating_mul(BLOCK)))?;
             reader.leave_out(place.body);
         }
         io::copy(&mut reader.into_inner(), &mut io::sink())?;
@@ -138,15 +139,34 @@ impl Stored {
     }
 }
 
-fn copy_at(data: &mut BufReader<File>, at: u64, len: u64, out: &mut dyn Write) -> io::Result<()> {
+/// Copies `len` bytes that begin at `at`. Before them are zeros.
+fn blocks_to(data: &mut BufReader<File>, at: u64, len: u64, out: &mut dyn Write) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    // Files follow each other: mostly this stays in the buffer.
-    let distance = at.checked_signed_diff(data.stream_position()?).ok_or(io::ErrorKind::InvalidData)?;
-    data.seek_relative(distance)?;
+    zeros_to(data, at)?;
     let copied = io::copy(&mut data.take(len), out)?;
     if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Goes on to `at`, and sees that there is nothing on the way: what is behind a file's end in its last block can be seen
+/// where it is mapped.
+fn zeros_to(data: &mut BufReader<File>, at: u64) -> io::Result<()> {
+    let mut left = at.saturating_sub(data.stream_position()?);
+    while left > 0 {
+        let buffer = data.fill_buf()?;
+        let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let gap = buffer.get(..count).unwrap_or_default();
+        if gap.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if gap.iter().any(|byte| *byte != 0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "there is something between its files"));
+        }
+        data.consume(count);
+        left -= count as u64;
+    }
+    Ok(())
 }
 
 /// Takes all entries apart; gives the number of blocks.

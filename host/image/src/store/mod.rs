@@ -24,6 +24,7 @@
 //! when a store is next opened.
 
 mod assemble;
+mod check;
 mod convert;
 mod history;
 mod image;
@@ -44,6 +45,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use check::CheckError;
 pub use history::Step;
 pub use image::{Image, ImageId, Lease, LeaseError};
 pub use load::{ArchiveSource, LoadError};

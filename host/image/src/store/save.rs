@@ -119,7 +119,7 @@ fn blob_path(digest: Digest) -> String {
 }
 
 /// The length of a layer's tar stream, which has to be the layer's.
-fn measure(held: &Held) -> io::Result<u64> {
+pub(super) fn measure(held: &Held) -> io::Result<u64> {
     let mut stream = Hashing::new(io::sink(), u64::MAX);
     held.stored.join(&mut stream)?;
     let (digest, count) = stream.sum();
