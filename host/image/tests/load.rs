@@ -130,13 +130,11 @@ async fn names_ids_leases_and_removal() {
     assert!(matches!(store.remove(&id.to_string(), false), Err(RemoveError::SeveralNames { .. })));
     let removed = store.remove("other:2", false).unwrap();
     assert_eq!((removed.untagged.len(), removed.deleted), (1, None));
-    let lease = store.get("app").unwrap().lease().unwrap();
-    let disk = lease.into_file();
-    let duplicate = disk.try_clone().unwrap();
-    drop(disk);
+    let [first, second] = [(); 2].map(|()| store.get("app").unwrap().lease().unwrap());
+    drop(first);
     assert!(matches!(store.remove("app", true), Err(RemoveError::InUse { .. })));
     assert_clean(root.path(), 1);
-    drop(duplicate);
+    drop(second);
     let image = store.get("app").unwrap();
     let removed = store.remove("app", false).unwrap();
     assert_eq!(removed.deleted, Some(id));

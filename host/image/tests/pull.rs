@@ -109,6 +109,31 @@ async fn an_image_is_pulled_once_and_then_known() {
     assert_eq!(offline.id, image.id);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_of_one_image_at_once_do_the_work_once() {
+    let bench = Bench::new().await;
+    let (one, other) = (image(), TestImage::new(image().plain[..3].to_vec()));
+    bench.registry.push("library/app", "latest", &one).await;
+    bench.registry.push("library/other", "latest", &other).await;
+    let watch = Arc::new(Watch::default());
+    // As processes of their own would: each with its own store.
+    let pulls = ["app", "app", "other", "app"].map(|name| {
+        let store = Store::open(bench.root.path().join("images")).unwrap();
+        let (options, watch) = (bench.options.clone(), watch.clone());
+        tokio::spawn(async move { store.pull(&name.parse().unwrap(), &options, watch).await.unwrap().id })
+    });
+    let mut ids = Vec::new();
+    for pull in pulls {
+        ids.push(pull.await.unwrap().to_string());
+    }
+    assert_eq!(ids, [one.id(), one.id(), other.id(), one.id()]);
+    let events = watch.0.lock().unwrap();
+    for layer in &one.layers {
+        let whole = format!("digest: \"{}\", done: {1}, total: {1}", digest(layer), layer.len());
+        assert_eq!(events.iter().filter(|event| event.contains(&whole)).count(), 1, "{whole}");
+    }
+}
+
 #[tokio::test]
 async fn loopback_registries_need_no_configuration() {
     let bench = Bench::new().await;

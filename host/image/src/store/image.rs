@@ -41,7 +41,7 @@ pub struct Image {
     pub names: Vec<String>,
     /// Digest of the manifest it came by.
     pub digest: String,
-    /// The beginning of its root file system's disk. To use it take a [`Lease`], which is this file, opened.
+    /// The beginning of its root file system's disk. To use it take a [`Lease`].
     pub erofs_path: PathBuf,
     /// The files that the disk continues in, in their order, each to its end.
     pub data_paths: Vec<PathBuf>,
@@ -50,11 +50,11 @@ pub struct Image {
     dir: PathBuf,
 }
 
-/// An image in use. It is the beginning of its disk, opened read-only with a shared lock: as long as
-/// this description (or a duplicate, in whatever process) is open, the image cannot be removed.
+/// An image in use: the beginning of its disk, opened read-only with a shared lock. As long as it lives, the image cannot
+/// be removed.
 #[derive(Debug)]
 pub struct Lease {
-    file: File,
+    _file: File,
 }
 
 /// An image that cannot be used.
@@ -63,20 +63,6 @@ pub struct Lease {
 pub struct LeaseError {
     id: ImageId,
     cause: io::Error,
-}
-
-impl Lease {
-    /// The beginning of the disk.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The file, to be handed on. The lease lasts until it and its duplicates are closed.
-    #[must_use]
-    pub fn into_file(self) -> File {
-        self.file
-    }
 }
 
 /// The files that the disk that begins with `erofs` continues in; they are as long as it says.
@@ -120,7 +106,7 @@ impl Image {
     pub fn lease(&self) -> Result<Lease, LeaseError> {
         let failed = |cause| LeaseError { id: self.id, cause };
         let held = hold(&self.erofs_path).map_err(failed)?;
-        held.map(|file| Lease { file }).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+        held.map(|file| Lease { _file: file }).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
     /// The user of `USER[:GROUP]`, names or numbers, in this image; empty is uid 0.

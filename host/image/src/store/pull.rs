@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -122,7 +122,7 @@ impl Store {
     /// All layers, lowest first. They need nothing of each other.
     async fn fetch(&self, fetch: Fetch<'_>, documents: &Documents) -> Result<Vec<Held>, PullError> {
         let total = documents.layers.len();
-        let fetches = documents.layers.iter().map(|layer| self.layer(&fetch, layer));
+        let fetches: Vec<_> = documents.layers.iter().map(|layer| self.layer(&fetch, layer).boxed()).collect();
         let mut arriving = futures::stream::iter(fetches).buffered(DOWNLOADS);
         let mut layers = Vec::with_capacity(total);
         while let Some(layer) = arriving.next().await {
