@@ -185,6 +185,23 @@ async fn a_corrupted_or_truncated_layer_is_refused() {
 }
 
 #[tokio::test]
+async fn a_blob_that_the_registry_lost_is_named() {
+    let bench = Bench::new().await;
+    let test = image();
+    bench.registry.push("library/app", "latest", &test).await;
+    for blob in [&test.layers[1], &test.config] {
+        let stored = bench.registry.stored(blob);
+        let good = std::fs::read(&stored).unwrap();
+        std::fs::remove_file(&stored).unwrap();
+        let error = bench.refused("app").await;
+        assert!(matches!(error, PullError::Registry(RegistryError::Incomplete { .. })), "{error}");
+        assert!(error.to_string().contains(&digest(blob)), "{error}");
+        std::fs::write(&stored, good).unwrap();
+    }
+    bench.pull("app").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_layer_with_a_path_that_leads_out_is_refused() {
     let bench = Bench::new().await;
     let bad = TestImage::new(vec![tar(&[Item::file("../../etc/x", b"")])]);

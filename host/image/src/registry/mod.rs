@@ -24,6 +24,7 @@ use self::endpoint::{Endpoint, Transfer};
 use self::failure::{Backoff, Ended, Failure};
 use crate::Limits;
 use crate::credentials::{Credentials, CredentialsError};
+use crate::digest::Digest;
 use crate::error::ContentError;
 use crate::hosts::{self, Host, HostsError};
 use crate::reference::Reference;
@@ -57,6 +58,18 @@ pub enum RegistryError {
     NotFound {
         /// The image as the user names it.
         image: String,
+        /// Which host said what.
+        tried: String,
+    },
+    /// The image is there, and a part of it is not.
+    #[error(
+        "image {image}: its registry does not have its blob {blob} ({tried}): it is incomplete there, push it again"
+    )]
+    Incomplete {
+        /// The image as the user names it.
+        image: String,
+        /// The layer, config or manifest.
+        blob: Digest,
         /// Which host said what.
         tried: String,
     },
@@ -130,7 +143,7 @@ impl Registry {
             let what = wanted.as_str();
             // Whoever has the bytes of a digest may give them; what a name means is a matter of trust.
             let may = |host: &Host| if expected.is_some() { host.pull } else { host.resolve };
-            let bytes = self.ask(may, |endpoint| endpoint.manifest(what, self.limits.document_bytes)).await?;
+            let bytes = self.ask(may, None, |endpoint| endpoint.manifest(what, self.limits.document_bytes)).await?;
             match verify::document(&self.image, bytes, expected, &self.limits)? {
                 Document::Manifest(manifest) => return Ok(manifest),
                 Document::Index(blob) => {
@@ -145,7 +158,8 @@ impl Registry {
 
     /// The config. Its digest is checked where it is put together with the manifest.
     pub(crate) async fn config(&self, blob: Blob) -> Result<Vec<u8>, RegistryError> {
-        self.ask(|host| host.pull, |endpoint| endpoint.small_blob(blob, self.limits.document_bytes)).await
+        let limit = self.limits.document_bytes;
+        self.ask(|host| host.pull, Some(blob.digest), |endpoint| endpoint.small_blob(blob, limit)).await
     }
 
     /// The bytes of a blob in order, each of them once, and never more than it has. A connection that breaks is taken up
@@ -181,13 +195,15 @@ impl Registry {
                 }
             }
         }
-        Err(self.all_failed(failures))
+        Err(self.all_failed(failures, Some(blob.digest)))
     }
 
-    /// Asks one host after the other, each a few times if its trouble may pass.
+    /// Asks one host after the other, each a few times if its trouble may pass. `part` is what an image names that is
+    /// there.
     async fn ask<'a, T, F: Future<Output = Result<T, Failure>>>(
         &'a self,
         may: impl Fn(&Host) -> bool,
+        part: Option<Digest>,
         request: impl Fn(&'a Endpoint) -> F,
     ) -> Result<T, RegistryError> {
         let (endpoints, mut failures) = self.choose(may);
@@ -204,7 +220,7 @@ impl Registry {
                 }
             }
         }
-        Err(self.all_failed(failures))
+        Err(self.all_failed(failures, part))
     }
 
     /// The hosts to ask, the last one marked, and those that there is no use in asking.
@@ -224,7 +240,7 @@ impl Registry {
         (chosen, gone)
     }
 
-    fn all_failed(&self, failures: Failures<'_>) -> RegistryError {
+    fn all_failed(&self, failures: Failures<'_>, part: Option<Digest>) -> RegistryError {
         let absent = !failures.is_empty() && failures.iter().all(|(_, failure)| failure.absent);
         let tried: Vec<String> = failures
             .into_iter()
@@ -232,7 +248,11 @@ impl Registry {
             .collect();
         let tried = if tried.is_empty() { "no host may be asked for it".to_owned() } else { tried.join("; ") };
         let image = self.image.clone();
-        if absent { RegistryError::NotFound { image, tried } } else { RegistryError::Unavailable { image, tried } }
+        match part {
+            Some(blob) if absent => RegistryError::Incomplete { image, blob, tried },
+            _ if absent => RegistryError::NotFound { image, tried },
+            _ => RegistryError::Unavailable { image, tried },
+        }
     }
 }
 
@@ -253,8 +273,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::BlobProblem;
     use crate::credentials::Keychain;
-    use crate::{BlobProblem, Digest};
 
     /// A registry that has nothing but zeros, and never ends.
     fn zeros() -> String {
