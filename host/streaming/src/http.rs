@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -34,7 +34,7 @@ pub(crate) const EXEC: &str = "exec";
 pub(crate) const ATTACH: &str = "attach";
 pub(crate) const PORT_FORWARD: &str = "portforward";
 
-/// How long a client may take to send its request.
+/// How long a client may take from connecting to the reply's end.
 const REQUEST: Duration = Duration::from_secs(10);
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -86,17 +86,16 @@ pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>, stranger: Stra
         std::future::ready(Ok::<_, Infallible>(reply))
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    drop(stranger);
-    if let Err(error) = served {
-        tracing::debug!(%error, "a request to the streaming server failed");
+        .with_upgrades();
+    match tokio::time::timeout(REQUEST, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a request to the streaming server failed"),
+        Err(_) => tracing::debug!("a request to the streaming server took longer than 10 s"),
     }
+    drop(stranger);
     let accepted = session.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(session) = accepted {
         session.await;

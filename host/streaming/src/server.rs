@@ -134,7 +134,9 @@ impl Server {
         let place = Arc::clone(strangers).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, _) = self.listener.accept().await?;
         // Keys and their echoes are single bytes.
-        stream.set_nodelay(true)?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection's bytes may be held back for a moment");
+        }
         Ok((stream, http::Stranger::new(place)))
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Stream};
 use super::frame::ResetStatus;
+use super::header_block::Headers;
 use crate::runtime::{DataStream, Runtime};
 
 /// The protocol's name, in upgrades.
@@ -78,12 +79,14 @@ struct Pair {
 }
 
 /// Finds the other stream of a pair, or has the stream wait for it.
-async fn pair(stream: Stream, waiting: &mut HashMap<String, Half>) -> Option<Pair> {
+async fn pair(mut stream: Stream, waiting: &mut HashMap<String, Half>) -> Option<Pair> {
     let Some((kind, port, request)) = read_headers(&stream) else {
         tracing::debug!(id = stream.id, "a client opened a stream without a valid type, port and request");
         stream.handle.reset(ResetStatus::ProtocolError).await;
         return None;
     };
+    // They may be long, and many streams may wait.
+    stream.headers = Headers::default();
     let Some(other) = waiting.remove(&request) else {
         waiting.insert(request, Half { kind, port, stream, since: Instant::now() });
         return None;
