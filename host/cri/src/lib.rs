@@ -1,0 +1,8 @@
+//! Kubernetes' Container Runtime Interface over pods of Husk.
+//!
+//! `huskd` is to a pod's shim what containerd is: it makes bundles, starts shims and asks them. Pods live without it; it
+//! may be killed at any moment and takes up again what it finds, for everything it must remember is on disk
+//! (`state`) or with the shims.
+
+pub mod api;
+pub mod config;
