@@ -11,6 +11,7 @@ mod error;
 mod fifo;
 mod launch;
 mod pod;
+mod purge;
 mod shim;
 mod time;
 mod types;
@@ -22,6 +23,7 @@ pub use dirs::{Dirs, InvalidId};
 pub use error::{ConnectError, LaunchError, TaskError};
 pub use fifo::{FifoStreams, Fifos, Wanted};
 pub use launch::ShimLauncher;
+pub use purge::still_there;
 pub use shim::Shim;
 pub use time::{from_timestamp, to_timestamp};
 pub use types::{
