@@ -4,5 +4,9 @@
 //! may be killed at any moment and takes up again what it finds, for everything it must remember is on disk
 //! (`state`) or with the shims.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 pub mod api;
 pub mod config;
+pub mod daemon;
+pub mod notify;
