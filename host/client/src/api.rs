@@ -13,7 +13,7 @@ mod pod_ttrpc {
 }
 
 pub use pod::{
-    ContainerInspect, InspectRequest, PodInspect, PodStats, ProcessInfo, ProcessesRequest, ProcessesResponse,
+    AttachRequest, AttachResponse, ContainerInspect, ForwardRequest, ForwardResponse, InspectRequest, PodInspect, PodStats, ProcessInfo, ProcessesRequest, ProcessesResponse,
     ReopenLogRequest, ReopenLogResponse, ResizeRequest, ResizeResponse, Slot, State, StatsRequest, TimelineStep,
 };
 pub use pod_ttrpc::{Pod, PodClient, create_pod};

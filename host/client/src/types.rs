@@ -25,8 +25,8 @@ pub struct RootfsImage {
     pub devices: Vec<PathBuf>,
 }
 
-/// Where a process's standard streams go. `None` is `/dev/null`; otherwise the path of a FIFO, `file:///PATH`,
-/// `binary:///PATH?key=value` or `cri-log:///PATH`.
+/// Where a process's standard streams go. `None` is `/dev/null`; otherwise the path of a FIFO, and for output
+/// `file:///PATH`, `binary:///PATH?key=value` or `cri-log:///PATH`, for a container's input [`crate::STDIN_ATTACH`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stdio {
     pub stdin: Option<String>,
