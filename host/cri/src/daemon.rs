@@ -8,17 +8,22 @@ mod socket;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use husk_image::{Store, StoreError};
+use husk_streaming::Server as StreamingServer;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::config::Config;
 use crate::notify;
+use crate::runtime::{Engine, RuntimeServer, Streams};
 use socket::Socket;
 
 pub use rpc::{Rpc, RpcLayer};
@@ -64,6 +69,12 @@ pub enum DaemonError {
         /// Why not.
         cause: io::Error,
     },
+    /// What is remembered of pods.
+    #[error("the records of pods cannot be used: {0}; see `root` and `run` in the configuration")]
+    Records(#[source] io::Error),
+    /// The server of streams.
+    #[error("cannot listen for exec, attach and port-forward on the loopback interface: {0}")]
+    Streaming(#[source] io::Error),
     /// The images.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -116,8 +127,14 @@ impl Daemon {
             // An error means that `end` has gone, and so has all else.
             let _ = ended.wait_for(|ended| *ended).await;
         };
+        let (engine, streaming) = Self::engine(&config, &store).await?;
+        let streams_end = CancellationToken::new();
+        let streams = tokio::spawn({
+            let (streaming, end) = (Arc::clone(&streaming), streams_end.clone());
+            async move { streaming.serve(end).await }
+        });
         // Every service of the daemon is added here.
-        let router = Server::builder().layer(RpcLayer).add_routes(tonic::service::Routes::default());
+        let router = Server::builder().layer(RpcLayer).add_service(RuntimeServer::service(engine, streaming));
         let mut serving =
             std::pin::pin!(router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), graceful));
 
@@ -139,9 +156,24 @@ impl Daemon {
             }
         };
         chores.abort();
+        streams_end.cancel();
+        // Its clients see the end; one that was cut off has nothing to tell.
+        let _ = tokio::time::timeout(GRACE, streams).await;
         // Not before nothing is done any more.
         drop(lock);
         Ok(served?)
+    }
+}
+
+impl Daemon {
+    /// What serves pods, once it knows those that there are: kubelet must never see a list without them.
+    async fn engine(config: &Config, store: &Store) -> Result<(Arc<Engine>, Arc<StreamingServer>), DaemonError> {
+        let engine = Engine::open(config.clone(), store.clone()).map_err(DaemonError::Records)?;
+        engine.recover().await.map_err(DaemonError::Records)?;
+        let streams = Arc::new(Streams::new(&engine));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let streaming = StreamingServer::bind(address, streams).await.map_err(DaemonError::Streaming)?;
+        Ok((engine, Arc::new(streaming)))
     }
 }
 

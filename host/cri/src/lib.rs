@@ -9,4 +9,8 @@
 pub mod api;
 pub mod config;
 pub mod daemon;
+pub mod error;
 pub mod notify;
+pub mod runtime;
+pub mod spec;
+pub mod state;

@@ -27,6 +27,7 @@ use crate::state::{Container, Disk, Names, Sandbox, Table};
 use events::Events;
 
 pub use service::RuntimeServer;
+pub use streams::Streams;
 
 /// The shims' namespace: ids of huskd's pods do not collide with those of others.
 const NAMESPACE: &str = "huskd";
@@ -92,10 +93,8 @@ impl Engine {
     fn launcher(&self, handler: &Handler) -> Result<ShimLauncher, Error> {
         let mut launcher = ShimLauncher::find(NAMESPACE, self.dirs.clone())?;
         let files = [("HUSK_KERNEL", &handler.kernel), ("HUSK_INITRAMFS", &handler.initramfs)];
-        launcher.env = files
-            .into_iter()
-            .filter_map(|(name, path)| Some((name.into(), path.clone()?.into_os_string())))
-            .collect();
+        launcher.env =
+            files.into_iter().filter_map(|(name, path)| Some((name.into(), path.clone()?.into_os_string()))).collect();
         launcher.debug = handler.console;
         Ok(launcher)
     }
@@ -120,7 +119,9 @@ impl Engine {
 async fn to_its_end<T: Send + 'static>(
     operation: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::spawn(operation).await.unwrap_or_else(|error| Err(Error::Internal(format!("the operation was cut off: {error}"))))
+    tokio::spawn(operation)
+        .await
+        .unwrap_or_else(|error| Err(Error::Internal(format!("the operation was cut off: {error}"))))
 }
 
 /// A new id: 64 hexadecimal digits, as CRI's clients know them.

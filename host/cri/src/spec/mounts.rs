@@ -124,11 +124,11 @@ fn of_host(wanted: &api::Mount, source: &Path) -> Result<Mount, Error> {
     let follows = wanted.propagation == i32::from(MountPropagation::PropagationHostToContainer);
     let mut options = vec!["rbind", access, if follows { "rslave" } else { "rprivate" }];
     options.extend(wanted.mount_options.iter().map(String::as_str));
-    let mut mount =
-        of(&wanted.container_path, "bind", source, options.into_iter().map(str::to_owned).collect());
+    let mut mount = of(&wanted.container_path, "bind", source, options.into_iter().map(str::to_owned).collect());
     let maps = |maps: &[api::IdMapping]| {
         let mapped: Option<Vec<_>> = maps.iter().map(id_mapping).collect();
-        let refused = || Error::InvalidArgument(format!("mount at {:?}: an id mapping is not valid", wanted.container_path));
+        let refused =
+            || Error::InvalidArgument(format!("mount at {:?}: an id mapping is not valid", wanted.container_path));
         mapped.map(|maps| (!maps.is_empty()).then_some(maps)).ok_or_else(refused)
     };
     mount.set_uid_mappings(maps(&wanted.uid_mappings)?).set_gid_mappings(maps(&wanted.gid_mappings)?);

@@ -138,8 +138,7 @@ mod tests {
             ("sh -c", "", "sh -c"),
             ("sh", "-c true", "sh -c true"),
         ] {
-            let config =
-                ContainerConfig { command: words(command), args: words(given), ..ContainerConfig::default() };
+            let config = ContainerConfig { command: words(command), args: words(given), ..ContainerConfig::default() };
             assert_eq!(args(&config, &entrypoint, &cmd), words(expected));
         }
     }
@@ -147,8 +146,7 @@ mod tests {
     #[test]
     fn what_kubelet_sets_replaces_what_the_image_sets() {
         let value = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into() };
-        let config =
-            ContainerConfig { envs: vec![value("LANG", "de"), value("A", "")], ..ContainerConfig::default() };
+        let config = ContainerConfig { envs: vec![value("LANG", "de"), value("A", "")], ..ContainerConfig::default() };
         let env = env(&config, &["LANG=C".into(), "broken".into(), "PATH=/bin".into()], "/root", "web").unwrap();
         assert_eq!(env, ["PATH=/bin", "HOME=/root", "HOSTNAME=web", "LANG=de", "A="]);
         let config = ContainerConfig { envs: vec![value("A=B", "")], ..ContainerConfig::default() };

@@ -38,9 +38,10 @@ pub(super) fn refuse_labels(labels: Option<&SeLinuxOption>) -> Result<(), Error>
 }
 
 /// The guest has no AppArmor: of its profiles only none at all, or whatever the runtime's default is, can be had.
+#[expect(deprecated, reason = "older kubelets say it so")]
 fn apparmor(context: &LinuxContainerSecurityContext) -> Result<(), Error> {
     let named = match &context.apparmor {
-        Some(profile) => (profile.profile_type == i32::from(ProfileType::Localhost)).then(|| &profile.localhost_ref),
+        Some(profile) => (profile.profile_type == i32::from(ProfileType::Localhost)).then_some(&profile.localhost_ref),
         None => Some(&context.apparmor_profile).filter(|name| name.starts_with("localhost/")),
     };
     match named {
@@ -75,6 +76,7 @@ pub(super) fn capabilities(context: &LinuxContainerSecurityContext, uid: u32) ->
 /// # Errors
 ///
 /// A profile that cannot be read.
+#[expect(deprecated, reason = "older kubelets say it so")]
 pub(super) fn seccomp(
     context: &LinuxContainerSecurityContext,
     bounding: &Capabilities,

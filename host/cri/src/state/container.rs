@@ -7,8 +7,8 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::disk::Disk;
-use super::recorded::Recorded;
 use super::record::{ContainerPhase, ContainerRecord};
+use super::recorded::Recorded;
 use super::sandbox::Sandbox;
 use crate::api::{ContainerConfig, ContainerMetadata, LinuxContainerResources};
 
@@ -72,9 +72,7 @@ impl Container {
     /// The resources in force.
     #[must_use]
     pub fn resources(&self) -> LinuxContainerResources {
-        self.record
-            .with(|record| LinuxContainerResources::decode(record.resources.as_slice()))
-            .unwrap_or_default()
+        self.record.with(|record| LinuxContainerResources::decode(record.resources.as_slice())).unwrap_or_default()
     }
 
     /// The absolute path of its log; `None` when it has none.

@@ -82,14 +82,13 @@ impl Disk {
         fs::remove_dir_all(hidden)
     }
 
-    /// Every object, after a restart. What cannot be read is an object that a crash damaged: it is removed, and its id is
-    /// in the second list.
+    /// Every object, after a restart. What cannot be read is an object that a crash damaged: it is removed.
     ///
     /// # Errors
     ///
     /// When the directory cannot be read.
-    pub fn load<C: Message + Default, R: DeserializeOwned>(&self) -> io::Result<(Vec<(C, R)>, Vec<String>)> {
-        let (mut all, mut damaged) = (Vec::new(), Vec::new());
+    pub fn load<C: Message + Default, R: DeserializeOwned>(&self) -> io::Result<Vec<(C, R)>> {
+        let mut all = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
             let Some(id) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
@@ -102,11 +101,10 @@ impl Disk {
                 Err(error) => {
                     tracing::warn!("{}: {error}; it is removed", path.display());
                     self.remove(&id)?;
-                    damaged.push(id);
                 }
             }
         }
-        Ok((all, damaged))
+        Ok(all)
     }
 }
 
@@ -139,7 +137,7 @@ mod tests {
         disk.update("a", &3).unwrap();
         disk.remove("b").unwrap();
         disk.remove("b").unwrap();
-        assert_eq!(disk.load::<ContainerConfig, i32>().unwrap(), (vec![(config("0.log"), 3)], vec![]));
+        assert_eq!(disk.load::<ContainerConfig, i32>().unwrap(), [(config("0.log"), 3)]);
     }
 
     #[test]
@@ -147,7 +145,7 @@ mod tests {
         let (_place, disk) = disk();
         disk.create("a", &config("0.log"), &1).unwrap();
         assert!(disk.create("a", &config("1.log"), &2).is_err());
-        assert_eq!(disk.load::<ContainerConfig, i32>().unwrap().0, [(config("0.log"), 1)]);
+        assert_eq!(disk.load::<ContainerConfig, i32>().unwrap(), [(config("0.log"), 1)]);
         assert!(disk.update("gone", &1).is_err());
     }
 
@@ -159,8 +157,7 @@ mod tests {
         fs::create_dir(root.join(".half")).unwrap();
         fs::create_dir(root.join("torn")).unwrap();
         fs::write(root.join("torn").join(RECORD), b"{").unwrap();
-        let (all, damaged) = disk.load::<ContainerConfig, i32>().unwrap();
-        assert_eq!((all.len(), damaged), (1, vec!["torn".to_owned()]));
+        assert_eq!(disk.load::<ContainerConfig, i32>().unwrap().len(), 1);
         assert_eq!(fs::read_dir(root).unwrap().count(), 1);
     }
 }

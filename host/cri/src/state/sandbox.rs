@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use husk_client::Shim;
 
 use super::disk::Disk;
-use super::recorded::Recorded;
 use super::record::{SandboxPhase, SandboxRecord};
+use super::recorded::Recorded;
 use crate::api::{NamespaceOption, PodSandboxConfig, PodSandboxMetadata};
 
 /// One pod. Shared by all who serve requests about it.

@@ -83,7 +83,8 @@ fn validate(config: &ContainerConfig) -> Result<ContainerMetadata, Error> {
         let text = format!("CDI device {:?}: CDI describes devices of the node, which a VM does not have", device.name);
         return refused(text);
     }
-    let escapes = std::path::Path::new(&config.log_path).components().any(|part| part == std::path::Component::ParentDir);
+    let escapes =
+        std::path::Path::new(&config.log_path).components().any(|part| part == std::path::Component::ParentDir);
     if escapes {
         return refused(format!("log_path = {:?}: it must stay in the pod's log directory", config.log_path));
     }

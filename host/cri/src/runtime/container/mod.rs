@@ -7,9 +7,9 @@ mod stop;
 mod update;
 mod watch;
 
-pub(super) use create::create_container;
+pub(super) use create::{create_container, name_of};
 pub(super) use stop::signal_names;
-pub(super) use watch::watch_container;
+pub(super) use watch::{Ended, watch_container};
 
 use std::sync::Arc;
 
