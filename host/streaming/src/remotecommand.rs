@@ -163,7 +163,8 @@ mod tests {
     async fn sizes_come_in_any_pieces() {
         let (budget, (inbox, incoming)) = (Budget::new(), inbox());
         let (sender, mut sizes) = mpsc::channel(SIZES);
-        for piece in [r#"{"Width":8"#, r#"0,"Height":24}{"Width":81,"#, "\"Height\":25}\n{\"Width\"", r#":1,"Height":2}"#]
+        for piece in
+            [r#"{"Width":8"#, r#"0,"Height":24}{"Width":81,"#, "\"Height\":25}\n{\"Width\"", r#":1,"Height":2}"#]
         {
             budget.deliver(Bytes::from_static(piece.as_bytes()), &inbox).await;
         }

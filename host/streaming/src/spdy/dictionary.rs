@@ -1,6 +1,7 @@
 //! The dictionary that header blocks are compressed with, from SPDY draft 3, section 2.6.10.1.
 
 /// Words, each of which stands in the dictionary behind its length as a big-endian u32.
+#[rustfmt::skip]
 const WORDS: &[&str] = &[
     "options", "head", "post", "put", "delete", "trace", "accept", "accept-charset", "accept-encoding",
     "accept-language", "accept-ranges", "age", "allow", "authorization", "cache-control", "connection",

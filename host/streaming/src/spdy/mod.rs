@@ -2,6 +2,7 @@
 //!
 //! `frame` has the frames and writes them, `decoder` reads them from bytes that come in any pieces, `header_block` is
 //! the compression of headers, `connection` runs a connection: it hands out the streams that the client opens.
+//! `remotecommand` and `port_forward` say what the streams are for.
 //!
 //! Kubernetes' clients know no flow control: they neither send WINDOW_UPDATE nor heed it, and a server that waited for
 //! one would stop after 64 KiB. What holds a writer back is TCP alone.
@@ -15,6 +16,8 @@ pub(crate) mod frame;
 pub(crate) mod header_block;
 pub(crate) mod port_forward;
 pub(crate) mod remotecommand;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(crate) use decoder::Decoder;

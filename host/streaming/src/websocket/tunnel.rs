@@ -15,9 +15,8 @@ pub(crate) fn split(
     socket: WebSocketStream<TcpStream>,
 ) -> (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static) {
     let (sink, stream) = socket.split();
-    let bytes = stream
-        .take_while(|message| future::ready(!matches!(message, Ok(Message::Close(_)))))
-        .filter_map(|message| {
+    let bytes =
+        stream.take_while(|message| future::ready(!matches!(message, Ok(Message::Close(_))))).filter_map(|message| {
             future::ready(match message {
                 Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
                 Ok(Message::Text(_)) => Some(Err(io::Error::other("a text message in a tunnel of bytes"))),
@@ -25,8 +24,7 @@ pub(crate) fn split(
                 Err(error) => Some(Err(io::Error::other(error))),
             })
         });
-    let messages = sink
-        .with(|bytes: Bytes| future::ready(Ok::<_, Error>(Message::Binary(bytes))))
-        .sink_map_err(io::Error::other);
+    let messages =
+        sink.with(|bytes: Bytes| future::ready(Ok::<_, Error>(Message::Binary(bytes)))).sink_map_err(io::Error::other);
     (StreamReader::new(bytes), SinkWriter::new(CopyToBytes::new(messages)))
 }
