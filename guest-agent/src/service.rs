@@ -11,14 +11,15 @@ use husk_agent_api::v1::agent_server;
 use husk_agent_api::v1::{
     AdjustClockRequest, AdjustClockResponse, CloseStdinRequest, CloseStdinResponse, ConfigureInterfaceRequest,
     ConfigureInterfaceResponse, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
-    CreateContainerResponse, CreateVolumeRequest, CreateVolumeResponse, Event, EventsRequest, ExecProcessRequest,
-    ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest,
-    MountScratchResponse, OnlineCpusRequest, OnlineCpusResponse, PauseContainerRequest, PauseContainerResponse,
-    PlugDeviceRequest, PlugDeviceResponse, RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest,
-    RemoveVolumeResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest,
-    ResumeContainerResponse, ResumeRequest, ResumeResponse, ShutdownRequest, ShutdownResponse, SignalProcessRequest,
-    SignalProcessResponse, StartContainerRequest, StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse,
-    UpdateContainerRequest, UpdateContainerResponse,
+    CreateContainerResponse, CreateVolumeRequest, CreateVolumeResponse, EndForwardRequest, EndForwardResponse, Event,
+    EventsRequest, ExecProcessRequest, ExecProcessResponse, ForwardRequest, ForwardResponse, HelloRequest,
+    HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest, MountScratchResponse,
+    OnlineCpusRequest, OnlineCpusResponse, PauseContainerRequest, PauseContainerResponse, PlugDeviceRequest,
+    PlugDeviceResponse, RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest, RemoveVolumeResponse,
+    ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, ResumeRequest,
+    ResumeResponse, ShutdownRequest, ShutdownResponse, SignalProcessRequest, SignalProcessResponse,
+    StartContainerRequest, StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse, UpdateContainerRequest,
+    UpdateContainerResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +29,7 @@ use crate::agent::Agent;
 use crate::cgroup::{Cgroup, stats};
 use crate::container::{check, control, create, exec, freeze, processes};
 use crate::error::{Error, Result};
-use crate::net;
+use crate::net::{self, forward};
 use crate::pod::{clock, cpus, slots};
 
 /// Events that may wait for one slow caller before its replay pauses.
@@ -254,6 +255,19 @@ impl agent_server::Agent for Service {
             clock::adjust(offset)?;
         }
         Ok(Response::new(AdjustClockResponse { wall_clock_ns: clock::now() }))
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+        let ForwardRequest { port, token } = request.into_inner();
+        self.0.check_resumed()?;
+        // Where the caller goes away, so does what would have been its own.
+        forward::open(&self.0.streams, port, token).await?;
+        Ok(Response::new(ForwardResponse {}))
+    }
+
+    async fn end_forward(&self, request: Request<EndForwardRequest>) -> Answer<EndForwardResponse> {
+        self.0.streams.remove_port(request.into_inner().token, false);
+        Ok(Response::new(EndForwardResponse {}))
     }
 
     type EventsStream = ReceiverStream<std::result::Result<Event, Status>>;
