@@ -65,6 +65,11 @@ impl Forwarded {
         Ok(Self { signals })
     }
 
+    /// Passes none on: they do here what they do to any program.
+    pub(crate) fn none() -> Self {
+        Self { signals: Vec::new() }
+    }
+
     /// The number of the next signal. Cancelling loses none.
     pub(crate) async fn next(&mut self) -> u32 {
         std::future::poll_fn(|context| {
