@@ -13,7 +13,8 @@ mod pod_ttrpc {
 }
 
 pub use pod::{
-    AttachRequest, AttachResponse, ContainerInspect, ForwardRequest, ForwardResponse, InspectRequest, PodInspect, PodStats, ProcessInfo, ProcessesRequest, ProcessesResponse,
-    ReopenLogRequest, ReopenLogResponse, ResizeRequest, ResizeResponse, Slot, State, StatsRequest, TimelineStep,
+    AttachRequest, AttachResponse, ContainerInspect, ForwardRequest, ForwardResponse, InspectRequest, PodInspect,
+    PodStats, ProcessInfo, ProcessesRequest, ProcessesResponse, ReopenLogRequest, ReopenLogResponse, ResizeRequest,
+    ResizeResponse, Slot, State, StatsRequest, TimelineStep,
 };
 pub use pod_ttrpc::{Pod, PodClient, create_pod};

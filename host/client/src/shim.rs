@@ -17,7 +17,10 @@ use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{self, Context};
 
-use crate::api::{AttachRequest, ForwardRequest, InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, ResizeRequest, StatsRequest};
+use crate::api::{
+    AttachRequest, ForwardRequest, InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, ResizeRequest,
+    StatsRequest,
+};
 use crate::dirs::Dirs;
 use crate::error::{ConnectError, TaskError};
 use crate::time::from_timestamp;

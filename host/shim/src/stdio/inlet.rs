@@ -66,7 +66,7 @@ async fn carry(mut client: pipe::Receiver, feed: mpsc::Sender<Vec<u8>>, mut endi
     loop {
         let count = tokio::select! {
             read = client.read(&mut buffer) => read.unwrap_or_default(),
-            _ = ending.wait_for(|ending| *ending) => {
+            () = told(&mut ending) => {
                 while let Some(rest) = read_now(&client, &mut buffer) {
                     if feed.send(rest).await.is_err() {
                         break;
@@ -84,6 +84,12 @@ async fn carry(mut client: pipe::Receiver, feed: mpsc::Sender<Vec<u8>>, mut endi
             return false;
         }
     }
+}
+
+/// Resolves when the input is to end.
+async fn told(ending: &mut watch::Receiver<bool>) {
+    // An error is the end of the pumps, and of the input with them.
+    let _ = ending.wait_for(|ending| *ending).await;
 }
 
 /// What the FIFO holds now. Read past the runtime, whose idea of readiness may lag behind the kernel's.
