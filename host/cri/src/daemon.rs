@@ -34,6 +34,9 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 /// How long requests that are under way may take when the daemon is to end.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How often it is seen whether removed images are still in use.
+const SWEEP: Duration = Duration::from_secs(30);
+
 /// huskd cannot start, or go on.
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -134,7 +137,10 @@ impl Daemon {
             async move { streaming.serve(end).await }
         });
         // Every service of the daemon is added here.
-        let router = Server::builder().layer(RpcLayer).add_service(RuntimeServer::service(engine, streaming));
+        let router = Server::builder()
+            .layer(RpcLayer)
+            .add_service(RuntimeServer::service(engine, streaming))
+            .add_service(crate::images::service(store.clone(), &config));
         let mut serving =
             std::pin::pin!(router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), graceful));
 
@@ -198,15 +204,32 @@ fn lock(run: &Path) -> Result<File, DaemonError> {
 }
 
 /// What is done beside requests.
-async fn chores(_store: Store) {
-    let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
+async fn chores(store: Store) {
+    tokio::join!(watchdog(), sweep(store));
+}
+
+/// Says that the daemon lives, as often as systemd wants to hear it.
+async fn watchdog() {
+    let Some(interval) = notify::watchdog_interval() else { return };
+    let mut interval = tokio::time::interval(interval);
     loop {
-        match &mut watchdog {
-            Some(interval) => {
-                interval.tick().await;
-                notify::notify(notify::WATCHDOG);
+        interval.tick().await;
+        notify::notify(notify::WATCHDOG);
+    }
+}
+
+/// Removed images go when the last pod that runs from them has ended, of which nobody tells the store.
+async fn sweep(store: Store) {
+    let mut interval = tokio::time::interval(SWEEP);
+    loop {
+        interval.tick().await;
+        let store = store.clone();
+        match tokio::task::spawn_blocking(move || store.sweep()).await {
+            Ok(Ok(gone)) => {
+                gone.iter().for_each(|id| tracing::info!(%id, "a removed image is not used any more: deleted"))
             }
-            None => std::future::pending().await,
+            Ok(Err(error)) => tracing::warn!(%error, "removed images stay"),
+            Err(_) => return,
         }
     }
 }

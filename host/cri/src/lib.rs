@@ -10,6 +10,7 @@ pub mod api;
 pub mod config;
 pub mod daemon;
 pub mod error;
+pub mod images;
 pub mod notify;
 pub mod runtime;
 pub mod spec;
