@@ -47,7 +47,7 @@ build_cri_clients() {
     cp -r --no-preserve=mode "$source" "$work/source"
     mkdir "$work/bin"
     (
-        cd "$work/source"
+        cd "$work/source" || exit
         export GOTOOLCHAIN=local GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0
         flags=(-trimpath -ldflags "-s -w -X $cri_tools_module/pkg/version.Version=${cri_tools_version#v}")
         go build "${flags[@]}" -o "$work/bin/crictl" ./cmd/crictl
