@@ -40,7 +40,9 @@ def specs(path):
 
 
 def first_line(text):
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    """The first line of a failure that says something: Gomega names the kind of error and its Go type before it."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and line != "Unexpected error:" and not re.match(r"<.*>:$", line)), "")
 
 
 def focus(names):
