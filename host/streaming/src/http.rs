@@ -89,7 +89,6 @@ pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>, stranger: Stra
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST)
         .max_buf_size(MAX_HEAD)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;
@@ -280,5 +279,7 @@ fn no_version<T>(offered: &[&str], known: &[Known<T>]) -> Box<Reply> {
 fn refuse(status: StatusCode, why: impl Into<String>) -> Box<Reply> {
     let mut reply = Response::new(Full::from(why.into() + "\n"));
     *reply.status_mut() = status;
+    // One request is all that a connection is for. hyper's own way to say it would overwrite the `Connection` of upgrades.
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Box::new(reply)
 }
