@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status};
 
 use crate::agent::Agent;
 use crate::cgroup::{Cgroup, stats};
-use crate::container::{check, control, create, exec, freeze, processes};
+use crate::container::{check, control, create, exec, freeze, processes, usage};
 use crate::error::{Error, Result};
 use crate::net::{self, forward};
 use crate::pod::{clock, cpus, slots};
@@ -214,11 +214,15 @@ impl agent_server::Agent for Service {
 
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
         let id = request.into_inner().container_id;
-        let mut read = stats::read(&self.cgroup(&id)?)?;
         if id.is_empty() {
+            let mut read = stats::read(&self.0.cgroup)?;
             read.network = net::stats::read();
+            return Ok(Response::new(read));
         }
-        Ok(Response::new(read))
+        let container = self.0.container(&id)?;
+        // Its processes and their files may be many.
+        let read = tokio::task::spawn_blocking(move || usage::read(&container)).await;
+        Ok(Response::new(read.map_err(|error| Error::Internal(format!("worker thread: {error}")))??))
     }
 
     async fn pause_container(&self, request: Request<PauseContainerRequest>) -> Answer<PauseContainerResponse> {

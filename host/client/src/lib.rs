@@ -15,6 +15,7 @@ mod purge;
 mod shim;
 mod time;
 mod types;
+mod usage;
 
 pub mod api;
 pub mod bootstrap;
@@ -30,6 +31,7 @@ pub use types::{
     ContainerInspect, CreateTask, Exit, IoStats, NetworkStats, PodInspect, PodStats, ProcessInfo, RootfsImage, Slot,
     Stats, Status, Stdio, TaskState, TimelineStep,
 };
+pub use usage::{DeviceIo, InterfaceUsage, LayerUsage, Pressure, PressureShare, Usage};
 
 /// Type URL under which containerd carries an OCI `process` object as JSON.
 pub const PROCESS_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";

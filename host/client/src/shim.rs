@@ -19,7 +19,7 @@ use ttrpc::context::{self, Context};
 
 use crate::api::{
     AttachRequest, ForwardRequest, InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, ResizeRequest,
-    StatsRequest,
+    StatsRequest, UsageRequest,
 };
 use crate::dirs::Dirs;
 use crate::error::{ConnectError, TaskError};
@@ -27,6 +27,7 @@ use crate::time::from_timestamp;
 use crate::types::{
     CreateTask, Exit, IoStats, NetworkStats, PodInspect, PodStats, ProcessInfo, Stats, Status, Stdio, TaskState,
 };
+use crate::usage::Usage;
 use crate::{METRICS_TYPE_URL, PROCESS_TYPE_URL, RESOURCES_TYPE_URL};
 
 /// A connection to the shim of one pod. Clones share it; calls may run at the same time.
@@ -225,6 +226,12 @@ impl Shim {
         let metrics = Metrics::parse_from_bytes(&any.value)
             .map_err(|error| TaskError::Internal(format!("statistics of {id}: {error}")))?;
         Ok(stats(metrics))
+    }
+
+    /// The same with all that the guest counts.
+    pub async fn usage(&self, id: &str) -> Result<Usage, TaskError> {
+        let request = UsageRequest { id: id.into(), ..Default::default() };
+        Ok(self.extra.usage(no_deadline(), &request).await?.into())
     }
 
     /// Changes the limits of a container, or of the pod under the sandbox's id.

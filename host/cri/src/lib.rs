@@ -15,3 +15,4 @@ pub mod notify;
 pub mod runtime;
 pub mod spec;
 pub mod state;
+pub mod stats;

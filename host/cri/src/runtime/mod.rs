@@ -24,6 +24,7 @@ use husk_image::Store;
 use crate::config::{Config, Handler};
 use crate::error::Error;
 use crate::state::{Container, Disk, Names, Sandbox, Table};
+use crate::stats::Interest;
 use events::Events;
 
 pub use service::RuntimeServer;
@@ -44,6 +45,8 @@ pub struct Engine {
     sandbox_names: Names,
     container_names: Names,
     pub(crate) events: Events,
+    /// Whether anybody wants to know what pods take.
+    pub(crate) interest: Interest,
     dirs: Dirs,
 }
 
@@ -66,6 +69,7 @@ impl Engine {
             sandbox_names: Names::default(),
             container_names: Names::default(),
             events: Events::default(),
+            interest: Interest::default(),
             dirs,
         };
         Disk::open(engine.bundles())?;

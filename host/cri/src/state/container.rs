@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use husk_client::Usage;
 use prost::Message as _;
 
 use super::disk::Disk;
@@ -11,6 +12,7 @@ use super::record::{ContainerPhase, ContainerRecord};
 use super::recorded::Recorded;
 use super::sandbox::Sandbox;
 use crate::api::{ContainerConfig, ContainerMetadata, LinuxContainerResources};
+use crate::stats::Sampled;
 
 /// One container. Shared by all who serve requests about it.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Container {
     /// Taken by whoever starts, updates or removes it. Never held by List or Status, nor while its end is waited for.
     pub changing: tokio::sync::Mutex<()>,
     pub record: Recorded<ContainerRecord>,
+    /// What it takes, or took when it was last seen running.
+    pub sampled: Sampled<Usage>,
 }
 
 impl Container {
@@ -50,6 +54,7 @@ impl Container {
             sandbox,
             config,
             changing: tokio::sync::Mutex::default(),
+            sampled: Sampled::default(),
         })
     }
 

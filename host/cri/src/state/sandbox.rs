@@ -10,6 +10,7 @@ use super::disk::Disk;
 use super::record::{SandboxPhase, SandboxRecord};
 use super::recorded::Recorded;
 use crate::api::{NamespaceOption, PodSandboxConfig, PodSandboxMetadata};
+use crate::stats::PodSamples;
 
 /// One pod. Shared by all who serve requests about it.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Sandbox {
     /// Taken by whoever changes the pod: of two stops one finds the work done. Never held by List or Status.
     pub changing: tokio::sync::Mutex<()>,
     pub record: Recorded<SandboxRecord>,
+    /// What it takes, as far as somebody wants to know.
+    pub samples: PodSamples,
     shim: Mutex<Option<Shim>>,
 }
 
@@ -43,6 +46,7 @@ impl Sandbox {
             id,
             config,
             changing: tokio::sync::Mutex::default(),
+            samples: PodSamples::default(),
             shim: Mutex::default(),
         })
     }

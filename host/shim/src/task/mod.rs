@@ -17,6 +17,7 @@ mod process;
 mod queries;
 mod service;
 mod stats;
+mod usage;
 
 pub(crate) use engine::{Engine, Settings};
 pub(crate) use service::services;

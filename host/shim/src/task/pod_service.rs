@@ -40,6 +40,10 @@ impl api::Pod for PodService {
         Ok(self.engine.host_stats()?)
     }
 
+    async fn usage(&self, _: &TtrpcContext, request: api::UsageRequest) -> ttrpc::Result<api::Usage> {
+        Ok(self.engine.usage(&request.id).await?)
+    }
+
     async fn resize(&self, _: &TtrpcContext, request: api::ResizeRequest) -> ttrpc::Result<api::ResizeResponse> {
         let size = self.engine.resize_pod(&resources(&request)).await?;
         Ok(api::ResizeResponse {

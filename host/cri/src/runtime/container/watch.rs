@@ -12,8 +12,9 @@ use crate::state::{Container, ContainerPhase, nanoseconds};
 /// The exit code of what nobody saw end; containerd's.
 const UNKNOWN_CODE: u32 = 255;
 
-/// Waits for a running container's end and notes it.
+/// Waits for a running container's end and notes it. What it takes is known from now on.
 pub(in crate::runtime) fn watch_container(engine: &Arc<Engine>, container: &Arc<Container>, shim: Shim) {
+    container.sandbox.samples.want();
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));
     tokio::spawn(async move {
         let ended = match shim.wait(&container.id, None).await {

@@ -7,10 +7,12 @@ use husk_client::Shim;
 use super::super::Engine;
 use crate::api::ContainerEventType;
 use crate::state::{Sandbox, SandboxPhase};
+use crate::stats;
 
-/// Waits for the VM's end and notes it. What the pod has on the host goes with StopPodSandbox, which kubelet calls for
+/// Waits for the VM's end and notes it, and has it looked at meanwhile. What the pod has on the host goes with StopPodSandbox, which kubelet calls for
 /// every pod that is not ready.
 pub(in crate::runtime) fn watch_sandbox(engine: &Arc<Engine>, sandbox: &Arc<Sandbox>, shim: Shim) {
+    stats::watch(engine, sandbox, shim.clone());
     let (engine, sandbox) = (Arc::clone(engine), Arc::clone(sandbox));
     tokio::spawn(async move {
         match shim.wait(&sandbox.id, None).await {

@@ -14,6 +14,7 @@ use crate::api::{
     UpdateContainerResourcesRequest, UpdateContainerResourcesResponse,
 };
 use crate::error::Error;
+use crate::state::Container;
 
 impl RuntimeServer {
     pub(super) async fn create_container(
@@ -58,16 +59,22 @@ impl RuntimeServer {
         Ok(RemoveContainerResponse {})
     }
 
-    pub(super) fn containers(&self, filter: &ContainerFilter) -> Vec<api::Container> {
-        // Ids may be shortened; one that means nothing means no container.
-        let mut all = match filter.id.as_str() {
+    /// Containers of that id and of that pod, where an empty one means any. Ids may be shortened; one that means nothing
+    /// means no container.
+    pub(super) fn select(&self, id: &str, sandbox: &str) -> Vec<Arc<Container>> {
+        let mut all = match id {
             "" => self.engine.containers.all(),
             id => self.engine.containers.find(id).into_iter().collect(),
         };
-        if !filter.pod_sandbox_id.is_empty() {
-            let sandbox = self.engine.sandboxes.find(&filter.pod_sandbox_id);
+        if !sandbox.is_empty() {
+            let sandbox = self.engine.sandboxes.find(sandbox);
             all.retain(|container| sandbox.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox.id));
         }
+        all
+    }
+
+    pub(super) fn containers(&self, filter: &ContainerFilter) -> Vec<api::Container> {
+        let all = self.select(&filter.id, &filter.pod_sandbox_id);
         let state = filter.state.map(|state| state.state);
         let mut listed: Vec<api::Container> = all
             .iter()

@@ -3,6 +3,7 @@
 mod containers;
 mod node;
 mod sandboxes;
+mod stats;
 mod streaming;
 
 use std::pin::Pin;
@@ -182,53 +183,60 @@ impl RuntimeService for RuntimeServer {
         answer(self.port_forward_url(&request.into_inner()))
     }
 
-    async fn container_stats(&self, _: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
-        Err(Status::unimplemented("container stats"))
+    async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
+        answer(self.one_container_stats(&request.into_inner().container_id).await)
     }
 
-    async fn list_container_stats(&self, _: Request<ListContainerStatsRequest>) -> Answer<ListContainerStatsResponse> {
-        Err(Status::unimplemented("container stats"))
+    async fn list_container_stats(
+        &self,
+        request: Request<ListContainerStatsRequest>,
+    ) -> Answer<ListContainerStatsResponse> {
+        let stats = self.all_container_stats(&request.into_inner().filter.unwrap_or_default());
+        answer(Ok(ListContainerStatsResponse { stats }))
     }
 
     type StreamContainerStatsStream = Messages<StreamContainerStatsResponse>;
     async fn stream_container_stats(
         &self,
-        _: Request<StreamContainerStatsRequest>,
+        request: Request<StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        Err(Status::unimplemented("container stats"))
+        let all = self.all_container_stats(&request.into_inner().filter.unwrap_or_default());
+        in_chunks(all, |container_stats| StreamContainerStatsResponse { container_stats })
     }
 
-    async fn pod_sandbox_stats(&self, _: Request<PodSandboxStatsRequest>) -> Answer<PodSandboxStatsResponse> {
-        Err(Status::unimplemented("pod stats"))
+    async fn pod_sandbox_stats(&self, request: Request<PodSandboxStatsRequest>) -> Answer<PodSandboxStatsResponse> {
+        answer(self.one_sandbox_stats(&request.into_inner().pod_sandbox_id).await)
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<ListPodSandboxStatsRequest>,
+        request: Request<ListPodSandboxStatsRequest>,
     ) -> Answer<ListPodSandboxStatsResponse> {
-        Err(Status::unimplemented("pod stats"))
+        let stats = self.all_sandbox_stats(&request.into_inner().filter.unwrap_or_default());
+        answer(Ok(ListPodSandboxStatsResponse { stats }))
     }
 
     type StreamPodSandboxStatsStream = Messages<StreamPodSandboxStatsResponse>;
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<StreamPodSandboxStatsRequest>,
+        request: Request<StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        Err(Status::unimplemented("pod stats"))
+        let all = self.all_sandbox_stats(&request.into_inner().filter.unwrap_or_default());
+        in_chunks(all, |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats })
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        Err(Status::unimplemented("metrics"))
+        answer(Ok(ListMetricDescriptorsResponse { descriptors: self.metric_descriptors() }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
-        Err(Status::unimplemented("metrics"))
+        answer(Ok(ListPodSandboxMetricsResponse { pod_metrics: self.all_sandbox_metrics() }))
     }
 
     type StreamPodSandboxMetricsStream = Messages<StreamPodSandboxMetricsResponse>;
@@ -236,7 +244,9 @@ impl RuntimeService for RuntimeServer {
         &self,
         _: Request<StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        Err(Status::unimplemented("metrics"))
+        in_chunks(self.all_sandbox_metrics(), |pod_sandbox_metrics| StreamPodSandboxMetricsResponse {
+            pod_sandbox_metrics,
+        })
     }
 
     type GetContainerEventsStream = Messages<ContainerEventResponse>;

@@ -72,12 +72,16 @@ impl RuntimeServer {
         HashMap::from([("info".to_owned(), text.to_string())])
     }
 
-    pub(super) fn sandboxes(&self, filter: PodSandboxFilter) -> Vec<PodSandbox> {
-        // An id may be shortened; one that means nothing means no pod.
-        let all = match filter.id.as_str() {
+    /// Pods of that id, where an empty one means any. It may be shortened; one that means nothing means no pod.
+    pub(super) fn select_sandboxes(&self, id: &str) -> Vec<Arc<Sandbox>> {
+        match id {
             "" => self.engine.sandboxes.all(),
             id => self.engine.sandboxes.find(id).into_iter().collect(),
-        };
+        }
+    }
+
+    pub(super) fn sandboxes(&self, filter: PodSandboxFilter) -> Vec<PodSandbox> {
+        let all = self.select_sandboxes(&filter.id);
         let state = filter.state.map(|state| state.state);
         let mut listed: Vec<PodSandbox> = all
             .iter()
