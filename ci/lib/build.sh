@@ -23,10 +23,10 @@ rust_version() {
     sed -n 's/^rust-version = "\(.*\)"/\1/p' "$HUSK_SOURCE/Cargo.toml"
 }
 
-# build_host: husk, the shim and the VMM.
+# build_host: husk, huskd, the shim and the VMM.
 build_host() {
     cargo build --locked --release --manifest-path "$HUSK_SOURCE/Cargo.toml" --target-dir "$(target_dir)" \
-        -p husk-cli -p husk-shim -p husk-vmm
+        -p husk-cli -p husk-cri -p husk-shim -p husk-vmm
 }
 
 # build_static PACKAGE: a program for the guest, static and small. A target directory of its own: its flags differ from
@@ -75,8 +75,8 @@ build_prefix() {
     phase 'build the guest agent' build_static husk-agent
     kernel=$(build_kernel)
     mkdir -p "$prefix/bin" "$prefix/lib/husk"
-    install -m 0755 "$target/release/husk" "$target/release/containerd-shim-husk-v2" "$target/release/husk-vmm" \
-        "$prefix/bin"
+    install -m 0755 "$target/release/husk" "$target/release/huskd" "$target/release/containerd-shim-husk-v2" \
+        "$target/release/husk-vmm" "$prefix/bin"
     install -m 0644 "$kernel" "$prefix/lib/husk/vmlinux"
     pack_initramfs "$(static_dir)/husk-agent" "$prefix/lib/husk/initramfs.cpio"
 }

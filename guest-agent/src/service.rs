@@ -11,14 +11,15 @@ use husk_agent_api::v1::agent_server;
 use husk_agent_api::v1::{
     AdjustClockRequest, AdjustClockResponse, CloseStdinRequest, CloseStdinResponse, ConfigureInterfaceRequest,
     ConfigureInterfaceResponse, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
-    CreateContainerResponse, CreateVolumeRequest, CreateVolumeResponse, Event, EventsRequest, ExecProcessRequest,
-    ExecProcessResponse, HelloRequest, HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest,
-    MountScratchResponse, OnlineCpusRequest, OnlineCpusResponse, PauseContainerRequest, PauseContainerResponse,
-    PlugDeviceRequest, PlugDeviceResponse, RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest,
-    RemoveVolumeResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest,
-    ResumeContainerResponse, ResumeRequest, ResumeResponse, ShutdownRequest, ShutdownResponse, SignalProcessRequest,
-    SignalProcessResponse, StartContainerRequest, StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse,
-    UpdateContainerRequest, UpdateContainerResponse,
+    CreateContainerResponse, CreateVolumeRequest, CreateVolumeResponse, EndForwardRequest, EndForwardResponse, Event,
+    EventsRequest, ExecProcessRequest, ExecProcessResponse, ForwardRequest, ForwardResponse, HelloRequest,
+    HelloResponse, ListProcessesRequest, ListProcessesResponse, MountScratchRequest, MountScratchResponse,
+    OnlineCpusRequest, OnlineCpusResponse, PauseContainerRequest, PauseContainerResponse, PlugDeviceRequest,
+    PlugDeviceResponse, RemoveContainerRequest, RemoveContainerResponse, RemoveVolumeRequest, RemoveVolumeResponse,
+    ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, ResumeRequest,
+    ResumeResponse, ShutdownRequest, ShutdownResponse, SignalProcessRequest, SignalProcessResponse,
+    StartContainerRequest, StartContainerResponse, UnplugDeviceRequest, UnplugDeviceResponse, UpdateContainerRequest,
+    UpdateContainerResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,9 +27,9 @@ use tonic::{Request, Response, Status};
 
 use crate::agent::Agent;
 use crate::cgroup::{Cgroup, stats};
-use crate::container::{check, control, create, exec, freeze, processes};
+use crate::container::{check, control, create, exec, freeze, processes, usage};
 use crate::error::{Error, Result};
-use crate::net;
+use crate::net::{self, forward};
 use crate::pod::{clock, cpus, slots};
 
 /// Events that may wait for one slow caller before its replay pauses.
@@ -213,11 +214,15 @@ impl agent_server::Agent for Service {
 
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
         let id = request.into_inner().container_id;
-        let mut read = stats::read(&self.cgroup(&id)?)?;
         if id.is_empty() {
+            let mut read = stats::read(&self.0.cgroup)?;
             read.network = net::stats::read();
+            return Ok(Response::new(read));
         }
-        Ok(Response::new(read))
+        let container = self.0.container(&id)?;
+        // Its processes and their files may be many.
+        let read = tokio::task::spawn_blocking(move || usage::read(&container)).await;
+        Ok(Response::new(read.map_err(|error| Error::Internal(format!("worker thread: {error}")))??))
     }
 
     async fn pause_container(&self, request: Request<PauseContainerRequest>) -> Answer<PauseContainerResponse> {
@@ -254,6 +259,19 @@ impl agent_server::Agent for Service {
             clock::adjust(offset)?;
         }
         Ok(Response::new(AdjustClockResponse { wall_clock_ns: clock::now() }))
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+        let ForwardRequest { port, token } = request.into_inner();
+        self.0.check_resumed()?;
+        // Where the caller goes away, so does what would have been its own.
+        forward::open(&self.0.streams, port, token).await?;
+        Ok(Response::new(ForwardResponse {}))
+    }
+
+    async fn end_forward(&self, request: Request<EndForwardRequest>) -> Answer<EndForwardResponse> {
+        self.0.streams.remove_port(request.into_inner().token, false);
+        Ok(Response::new(EndForwardResponse {}))
     }
 
     type EventsStream = ReceiverStream<std::result::Result<Event, Status>>;

@@ -1,5 +1,9 @@
 //! Thin, safe wrappers of the system calls that no crate in use offers. Nothing here knows of pods or containers.
 
+mod project;
+
+pub use project::{ProjectUsage, project, project_usage, set_project, set_project_quota};
+
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -87,39 +91,6 @@ pub fn trim(file_system: impl AsFd) -> Result<()> {
     let mut range = [0_u64, u64::MAX, 0];
     // SAFETY: FITRIM reads and writes one `struct fstrim_range`, three 64-bit numbers.
     check(unsafe { libc::ioctl(file_system.as_fd().as_raw_fd(), FITRIM, range.as_mut_ptr()) }.into()).map(|_| ())
-}
-
-/// Puts a directory into a quota project, and what is made in it later (`FS_IOC_FSSETXATTR` of linux/fs.h).
-pub fn set_project(directory: impl AsFd, project: u32) -> Result<()> {
-    const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
-    const PROJECT_INHERIT: u32 = 0x200;
-    // `struct fsxattr`: flags, extent size, extents, project, copy-on-write extent size, padding.
-    let attributes = [PROJECT_INHERIT, 0, 0, project, 0, 0, 0];
-    // SAFETY: FS_IOC_FSSETXATTR reads one `struct fsxattr`, 28 bytes.
-    check(unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), FS_IOC_FSSETXATTR, attributes.as_ptr()) }.into())
-        .map(|_| ())
-}
-
-/// Limits what a project may hold, in KiB (quotactl_fd(2), `Q_SETQUOTA`).
-pub fn set_project_quota(file_system: impl AsFd, project: u32, kib: u64) -> Result<()> {
-    const Q_SETQUOTA: u32 = 0x80_0008;
-    const PRJQUOTA: u32 = 2;
-    const QIF_BLIMITS: u32 = 1;
-    // SAFETY: all-zero is a valid `dqblk`.
-    let mut limits: libc::dqblk = unsafe { std::mem::zeroed() };
-    limits.dqb_bhardlimit = kib;
-    limits.dqb_valid = QIF_BLIMITS;
-    // SAFETY: Q_SETQUOTA reads one `struct if_dqblk`, which is what libc calls `dqblk`.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_quotactl_fd,
-            file_system.as_fd().as_raw_fd(),
-            (Q_SETQUOTA << 8) | PRJQUOTA,
-            project,
-            &raw const limits,
-        )
-    })
-    .map(|_| ())
 }
 
 /// `struct sock_filter` of linux/filter.h.

@@ -1,5 +1,5 @@
 //! Processes of containers while they run: looking at them, pausing and limiting them, many at once, many in a row, and
-//! those that misbehave.
+//! those that misbehave; and joining one that runs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use husk_tests::fixture::{Husk, Running, wait_until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// The only entry of `husk stats` for a container.
@@ -16,6 +17,62 @@ fn stats(husk: &Husk, container: &str) -> Value {
 
 fn lines(husk: &Husk, container: &str) -> usize {
     husk.ok(&["logs", container]).lines().count()
+}
+
+/// Ticks for ever, so that who has attached can be told, and answers words of its input until `stop`.
+const ANSWERING: &str = "(while :; do echo tick; sleep 1; done) &
+    while read word; do echo got $word; [ $word = stop ] && exit 6; done; exit 1";
+
+fn attach(husk: &Husk, container: &str, input: &str) -> Running {
+    Running::start(&mut husk.command(["attach", container]), Some(input.into()))
+}
+
+#[test]
+fn several_can_attach_to_a_detached_container() {
+    let husk = Husk::new();
+    husk.ok(&["run", "-d", "-i", "--name", "joined", "busybox", "sh", "-c", ANSWERING]);
+    let watching = husk.start(&["attach", "--no-stdin", "joined"]);
+    let leaving = husk.start(&["attach", "--sig-proxy=false", "joined"]);
+    for client in [&watching, &leaving] {
+        client.wait_for_stdout("tick");
+    }
+    leaving.signal(Signal::INT);
+    leaving.finish().exits(130);
+    // The end of one client's input is not the container's.
+    let first = attach(&husk, "joined", "one\n");
+    for client in [&first, &watching] {
+        client.wait_for_stdout("got one");
+    }
+    let last = attach(&husk, "joined", "stop\n").finish().exits(6);
+    assert!(last.text().contains("got stop") && !last.text().contains("got one"), "{last}");
+    for client in [first, watching] {
+        assert!(client.finish().exits(6).text().contains("got stop"));
+    }
+    let log = husk.ok(&["logs", "joined"]);
+    assert!(log.contains("got one") && log.contains("got stop"), "{log}");
+    husk.run(&["attach", "joined"]).fails_saying(&["joined", "not running"]);
+    husk.ok(&["rm", "joined"]);
+}
+
+#[test]
+fn a_detached_terminal_is_attached_to_and_signals_reach_what_has_none() {
+    let husk = Husk::new();
+    husk.ok(&["run", "-dit", "--name", "typed", "busybox", "sh"]);
+    let mut terminal = husk.at_terminal(&["attach", "typed"]);
+    // The arithmetic keeps the echo of the typed line from being taken for the answer.
+    terminal.types("until [ \"$(stty size)\" = '24 80' ]; do sleep 0.1; done; echo sized-$((1 + 1))\n");
+    terminal.shows("sized-2");
+    terminal.types("exit 3\n");
+    assert_eq!(terminal.ends(), 3);
+    husk.wait_for_exit("typed");
+    husk.ok(&["rm", "typed"]);
+
+    let script = "trap 'exit 9' TERM; while :; do echo tick; sleep 1; done";
+    husk.ok(&["run", "-d", "--rm", "--name", "deaf", "busybox", "sh", "-c", script]);
+    let client = husk.start(&["attach", "deaf"]);
+    client.wait_for_stdout("tick");
+    client.signal(Signal::TERM);
+    client.finish().exits(9);
 }
 
 #[test]

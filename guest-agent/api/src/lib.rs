@@ -28,7 +28,7 @@ pub const STDIO_ATTACHED: u8 = 0;
 /// Answer to a token that names no unattached stream.
 pub const STDIO_UNKNOWN: u8 = 1;
 /// The protocol that this source speaks.
-pub const VERSION: v1::Version = v1::Version { major: 2, minor: 0 };
+pub const VERSION: v1::Version = v1::Version { major: 2, minor: 1 };
 
 /// Longest container, exec or volume id, in bytes: containerd's own limit.
 pub const MAX_ID: usize = 76;

@@ -1,11 +1,13 @@
 //! cgroup v2 directories: one for the agent, one for the pod, one below it for each container.
 //!
-//! `limits` writes a container's limits, `devices` its device rules, `stats` reads its counters; `sysctls` protects
+//! `limits` writes a container's limits, `devices` its device rules, `stats` reads its counters, `pressure`
+//! some of them; `sysctls` protects
 //! kernel parameters from all of them. Which cgroup belongs to what is decided by `boot` and `container`.
 
 mod bpf;
 pub mod devices;
 pub mod limits;
+mod pressure;
 pub mod stats;
 pub mod sysctls;
 

@@ -3,7 +3,7 @@
 //! `check` refuses what cannot be honoured before anything is made, `create` makes a container and `root` its root file
 //! system, `held` is everything
 //! that it holds and gives back, `exec` adds processes, `control` signals them, `freeze` pauses them, `processes` tells
-//! of them, `supervise` is the task that waits for its end. What runs inside of the new processes is `launch`.
+//! of them, `usage` counts what they take, `supervise` is the task that waits for its end. What runs inside of the new processes is `launch`.
 //!
 //! Each container has a task of its own and a state behind a lock that is never held across an await: whatever one
 //! container does or does not do, no other one's request waits for it.
@@ -17,6 +17,7 @@ pub mod held;
 pub mod processes;
 mod root;
 pub mod supervise;
+pub mod usage;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::fs::mount::{Detached, attach, clone_path, make_read_only, map_ids, new_file_system};
 use crate::fs::remove::remove_tree;
 use crate::paths;
+use crate::pod::quota;
 use crate::pod::users::UserNamespace;
 
 /// The root as a detached mount: overlayfs of the images with a writable layer on the scratch disk. A read-only root
@@ -79,7 +80,10 @@ fn writable_layer(id: &str, image: Option<&PathBuf>, users: Option<&UserNamespac
     // What an earlier container of that name may have left.
     remove_tree(&directory)?;
     let (upper, work) = (directory.join(UPPER), directory.join(WORK));
-    for path in [&directory, &upper, &work] {
+    rustix::fs::mkdir(&directory, Mode::from_raw_mode(0o755)).on("mkdir", directory.display())?;
+    // Before anything is in it, for only what is made later belongs to the project.
+    quota::count(&directory)?;
+    for path in [&upper, &work] {
         rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).on("mkdir", path.display())?;
     }
     if let Some(image) = image {

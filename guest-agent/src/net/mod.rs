@@ -1,8 +1,10 @@
 //! The pod's network interfaces: what the host read from its side of the cable, set on ours.
 //!
-//! Requests are checked in `check`, turned into netlink messages in `message` and sent by `netlink`; `stats` counts what passed.
+//! Requests are checked in `check`, turned into netlink messages in `message` and sent by `netlink`; `stats` counts what
+//! passed. `forward` connects the host to ports of the pod.
 
 mod check;
+pub mod forward;
 mod message;
 mod netlink;
 pub mod stats;

@@ -2,6 +2,9 @@
 
 use husk_agent_api::v1::NetworkStats;
 
+/// More interfaces than the host gives a pod.
+const MAX_INTERFACES: usize = 32;
+
 /// Of every interface but the loopback; none when the kernel does not say.
 #[must_use]
 pub fn read() -> Vec<NetworkStats> {
@@ -45,6 +48,7 @@ fn parse(text: &str) -> Vec<NetworkStats> {
                 sent_dropped: *tx_dropped,
             })
         })
+        .take(MAX_INTERFACES)
         .collect()
 }
 

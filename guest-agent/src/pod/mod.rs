@@ -5,7 +5,7 @@
 pub mod clock;
 pub mod cpus;
 pub mod identity;
-mod quota;
+pub mod quota;
 pub mod slots;
 mod trim;
 pub mod users;

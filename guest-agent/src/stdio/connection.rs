@@ -1,13 +1,13 @@
 //! One connection for one stream: the handshake of `agent.proto`, then bytes with back-pressure, since neither side is
 //! read faster than the other takes.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use husk_agent_api::{STDIO_ATTACHED, STDIO_UNKNOWN};
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::UnixListener;
+use tokio::net::{TcpStream, UnixListener};
 use tokio::sync::watch;
 
 use super::{Attachment, Direction, End, Streams, Wish};
@@ -16,6 +16,8 @@ use super::{Attachment, Direction, End, Streams, Wish};
 /// keeps filling its buffer, since each packet costs both sides an exit or an interrupt.
 const SMALL_BUFFER: usize = 4 << 10;
 const LARGE_BUFFER: usize = 64 << 10;
+/// The same for each direction of a connection to a port, of which there may be hundreds.
+const PORT_BUFFER: usize = 16 << 10;
 /// How long a connection may take to name its stream.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An input that is to be closed is closed when nothing has come for so long: what the host sent before it asked has its
@@ -48,6 +50,14 @@ where
     let ended = match attachment.direction.clone() {
         Direction::Socket(listener) => return socket(attachment, &listener, connection).await,
         _ if !answer(&mut connection).await => return,
+        Direction::Port(place) => {
+            let port = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+            tokio::select! {
+                () = carry(port, connection) => {}
+                () = gone(wish) => {}
+            }
+            return attachment.finish();
+        }
         Direction::Output(end) => tokio::select! {
             ended = output(&end, &mut connection) => ended,
             () = removed(wish.clone()) => Ended::Finished,
@@ -85,6 +95,13 @@ where
             crate::warning!("accept on a socket of the host: {error}");
             tokio::time::sleep(QUIET).await;
         }
+    }
+}
+
+/// Carries bytes between a port and the host until both directions have ended, or one has failed.
+async fn carry<C: AsyncRead + AsyncWrite + Unpin>(port: Option<TcpStream>, mut connection: C) {
+    if let Some(mut port) = port {
+        let _ = tokio::io::copy_bidirectional_with_sizes(&mut port, &mut connection, PORT_BUFFER, PORT_BUFFER).await;
     }
 }
 

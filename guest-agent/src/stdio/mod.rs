@@ -16,7 +16,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::pipe::PipeFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UnixListener;
+use tokio::net::{TcpStream, UnixListener};
 use tokio::sync::watch;
 
 use crate::error::{Context, Error, Result};
@@ -42,6 +42,8 @@ pub enum Direction {
     },
     /// Both ways, with whoever connects to a socket of the guest.
     Socket(Arc<UnixListener>),
+    /// Both ways, with who listens on a port; taken by the one connection that gets it.
+    Port(Arc<Mutex<Option<TcpStream>>>),
 }
 
 /// What an attached connection is told.
@@ -114,10 +116,19 @@ impl Streams {
 
     /// Adds a socket; false when the token is taken already, or there are too many streams.
     pub fn add_socket(&self, owner: &str, token: u64, listener: UnixListener) -> bool {
+        self.add_checked(owner, token, Direction::Socket(Arc::new(listener)))
+    }
+
+    /// The same for a connection to a port.
+    pub fn add_port(&self, owner: &str, token: u64, connection: TcpStream) -> bool {
+        self.add_checked(owner, token, Direction::Port(Arc::new(Mutex::new(Some(connection)))))
+    }
+
+    fn add_checked(&self, owner: &str, token: u64, direction: Direction) -> bool {
         let mut table = self.table();
         let room = token != 0 && !table.contains_key(&token) && table.len() < MAX_STREAMS;
         if room {
-            table.insert(token, Entry::new(owner, Direction::Socket(Arc::new(listener))));
+            table.insert(token, Entry::new(owner, direction));
         }
         room
     }
@@ -150,6 +161,16 @@ impl Streams {
                 table.remove(&token);
             }
             _ => {}
+        }
+    }
+
+    /// Closes a connection to a port, attached or, with `unclaimed`, only if it is not. Other streams are left alone.
+    pub fn remove_port(&self, token: u64, unclaimed: bool) {
+        let mut table = self.table();
+        if let Some(Entry { direction: Direction::Port(_), attached, .. }) = table.get(&token)
+            && !(unclaimed && *attached)
+        {
+            table.remove(&token);
         }
     }
 

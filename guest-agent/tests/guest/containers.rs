@@ -21,6 +21,7 @@ pub(crate) async fn cases(client: &Client) {
     case("a container without Start or with a lost end can be removed twice", removal(client.clone())).await;
     case("every OOM kill is told, and the end says so", oom(client.clone())).await;
     case("pids are limited, limits are updated, counters are read", limits(client.clone())).await;
+    case("a container's disk, files and waiting are counted", usage(client.clone())).await;
     case("every control file of a container can be set, and nothing else", all_limits(client.clone())).await;
     case("orphans are collected", orphans(client.clone())).await;
     case("a container joins the pid namespace of another or of the guest", pid_modes(client.clone())).await;
@@ -183,6 +184,32 @@ async fn limits(client: Client) {
     let list = ListProcessesRequest { container_id: "limits".to_owned(), ..Default::default() };
     assert!(agent.list_processes(list).await.unwrap().into_inner().pids.len() > 1);
     client.remove("limits").await;
+}
+
+async fn usage(client: Client) {
+    client.create(container("usage", shell("sleep 1000"))).await.unwrap();
+    client.start("usage").await.unwrap();
+    let mut agent = client.agent.clone();
+    let request = ContainerStatsRequest { container_id: "usage".to_owned() };
+    let before = agent.container_stats(request.clone()).await.unwrap().into_inner();
+    // Copied up from the image, written, and moved between directories, which a project's border would refuse.
+    let script = "chmod 700 /bin/busybox && mkdir /one /other && dd if=/dev/zero of=/one/file bs=1M count=3 2>/dev/null \
+                  && mv /one/file /other/file && mv /other /one/other && sync && stat -c %s /one/other/file";
+    let outcome = client.run_exec("usage", "write", shell(script)).await;
+    assert_eq!((outcome.code, outcome.stdout.trim()), (0, "3145728"), "{outcome:?}");
+    let after = agent.container_stats(request).await.unwrap().into_inner();
+    let (old, new) = (before.layer.unwrap(), after.layer.clone().unwrap());
+    assert!(new.used_bytes - old.used_bytes >= 3 << 20 && new.used_bytes < 16 << 20, "{old:?} {new:?}");
+    assert!(new.inodes_used >= old.inodes_used + 4, "{old:?} {new:?}");
+    assert!(new.device.starts_with("vd") && new.disk_bytes > 32 << 20, "{new:?}");
+    assert!(new.disk_inodes > new.disk_inodes_free && new.disk_inodes_free > 0, "{new:?}");
+    assert!(after.processes >= 1 && after.descriptors > Some(2) && after.sockets.is_some(), "{after:?}");
+    assert!(after.memory_peak >= after.memory_usage / 2 && after.memory_peak > 0, "{after:?}");
+    for pressure in [after.cpu_pressure, after.memory_pressure, after.io_pressure] {
+        assert!(pressure.is_some_and(|pressure| pressure.some.is_some()), "{pressure:?}");
+    }
+    assert!(after.io.iter().all(|io| !io.device.is_empty()), "{:?}", after.io);
+    client.remove("usage").await;
 }
 
 async fn all_limits(client: Client) {

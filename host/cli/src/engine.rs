@@ -45,12 +45,4 @@ impl Engine {
             Err(error) => Err(error),
         }
     }
-
-    /// Whether the shim has left anything of a pod on this host.
-    pub(crate) fn has_remains(&self, pod: &str) -> bool {
-        [self.dirs.shim_state(SHIM_NAMESPACE, pod), self.dirs.pod_data(SHIM_NAMESPACE, pod)]
-            .into_iter()
-            .flatten()
-            .any(|path| path.exists())
-    }
 }

@@ -13,7 +13,9 @@ mod pod_ttrpc {
 }
 
 pub use pod::{
-    ContainerInspect, InspectRequest, PodInspect, PodStats, ProcessInfo, ProcessesRequest, ProcessesResponse,
-    ReopenLogRequest, ReopenLogResponse, ResizeRequest, ResizeResponse, Slot, State, StatsRequest, TimelineStep,
+    AttachRequest, AttachResponse, ContainerInspect, DeviceIo, ForwardRequest, ForwardResponse, InspectRequest,
+    InterfaceUsage, LayerUsage, PodInspect, PodStats, Pressure, PressureShare, ProcessInfo, ProcessesRequest,
+    ProcessesResponse, ReopenLogRequest, ReopenLogResponse, ResizeRequest, ResizeResponse, Slot, State, StatsRequest,
+    TimelineStep, Usage, UsageRequest,
 };
 pub use pod_ttrpc::{Pod, PodClient, create_pod};

@@ -2,8 +2,8 @@
 //!
 //! A FIFO has two traps. Opening one end blocks until the other is opened, and a reader without any writer sees the end
 //! of the file at once. So this end first opens each FIFO for reading *and* writing, which never blocks and keeps it
-//! alive, and gives that up only when the shim has opened its own end, that is, once Create (or for an exec Start) has
-//! been answered.
+//! alive, and gives that up only when the shim has opened its own end, that is, once Create (for an exec Start, or Attach,
+//! or Forward) has been answered.
 
 use std::fs;
 use std::io;
@@ -76,8 +76,8 @@ impl Fifos {
         }
     }
 
-    /// The caller's ends, once the shim has answered Create (of a task) or Start (of an exec). The names are removed:
-    /// both sides have what they need.
+    /// The caller's ends, once the shim has answered Create (of a task), Start (of an exec), Attach or Forward. The names
+    /// are removed: both sides have what they need.
     ///
     /// Must be called in a tokio runtime.
     pub fn into_streams(self) -> io::Result<FifoStreams> {

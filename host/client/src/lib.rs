@@ -11,9 +11,11 @@ mod error;
 mod fifo;
 mod launch;
 mod pod;
+mod purge;
 mod shim;
 mod time;
 mod types;
+mod usage;
 
 pub mod api;
 pub mod bootstrap;
@@ -22,12 +24,14 @@ pub use dirs::{Dirs, InvalidId};
 pub use error::{ConnectError, LaunchError, TaskError};
 pub use fifo::{FifoStreams, Fifos, Wanted};
 pub use launch::ShimLauncher;
+pub use purge::still_there;
 pub use shim::Shim;
 pub use time::{from_timestamp, to_timestamp};
 pub use types::{
     ContainerInspect, CreateTask, Exit, IoStats, NetworkStats, PodInspect, PodStats, ProcessInfo, RootfsImage, Slot,
     Stats, Status, Stdio, TaskState, TimelineStep,
 };
+pub use usage::{DeviceIo, InterfaceUsage, LayerUsage, Pressure, PressureShare, Usage};
 
 /// Type URL under which containerd carries an OCI `process` object as JSON.
 pub const PROCESS_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
@@ -35,3 +39,5 @@ pub const PROCESS_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-s
 pub const RESOURCES_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 /// Type URL of the statistics that the shim answers, `io.containerd.cgroups.v2.Metrics`.
 pub const METRICS_TYPE_URL: &str = "io.containerd.cgroups.v2.Metrics";
+/// Standard input of a container that stays open with nobody there, and is fed by whoever attaches ([`Shim::attach`]).
+pub const STDIN_ATTACH: &str = "attach://";

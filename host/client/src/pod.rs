@@ -44,6 +44,9 @@ impl From<api::PodStats> for PodStats {
             memory_peak: stats.memory_peak,
             memory_limit: Some(stats.memory_limit).filter(|limit| *limit != u64::MAX),
             memory_anon: stats.memory_anon,
+            memory_inactive_file: stats.memory_inactive_file,
+            page_faults: stats.page_faults,
+            major_page_faults: stats.major_page_faults,
             vmm_resident: stats.vmm_resident,
         }
     }

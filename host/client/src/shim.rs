@@ -17,13 +17,17 @@ use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::{self, Context};
 
-use crate::api::{InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, ResizeRequest, StatsRequest};
+use crate::api::{
+    AttachRequest, ForwardRequest, InspectRequest, PodClient, ProcessesRequest, ReopenLogRequest, ResizeRequest,
+    StatsRequest, UsageRequest,
+};
 use crate::dirs::Dirs;
 use crate::error::{ConnectError, TaskError};
 use crate::time::from_timestamp;
 use crate::types::{
     CreateTask, Exit, IoStats, NetworkStats, PodInspect, PodStats, ProcessInfo, Stats, Status, Stdio, TaskState,
 };
+use crate::usage::Usage;
 use crate::{METRICS_TYPE_URL, PROCESS_TYPE_URL, RESOURCES_TYPE_URL};
 
 /// A connection to the shim of one pod. Clones share it; calls may run at the same time.
@@ -224,6 +228,12 @@ impl Shim {
         Ok(stats(metrics))
     }
 
+    /// The same with all that the guest counts.
+    pub async fn usage(&self, id: &str) -> Result<Usage, TaskError> {
+        let request = UsageRequest { id: id.into(), ..Default::default() };
+        Ok(self.extra.usage(no_deadline(), &request).await?.into())
+    }
+
     /// Changes the limits of a container, or of the pod under the sandbox's id.
     pub async fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), TaskError> {
         let request = api::UpdateTaskRequest {
@@ -259,6 +269,45 @@ impl Shim {
     pub async fn reopen_log(&self, id: &str) -> Result<(), TaskError> {
         let request = ReopenLogRequest { container_id: id.into(), ..Default::default() };
         self.extra.reopen_log(no_deadline(), &request).await?;
+        Ok(())
+    }
+
+    /// Joins the streams of a running container's first process: what it writes from now on goes to the FIFOs of `stdio`
+    /// as well, and what comes from its stdin FIFO is the process's input. The FIFOs' ends are as with an exec: take
+    /// them ([`crate::Fifos::into_streams`]) when this has answered. Output ends when the container's does.
+    ///
+    /// With `close_stdin` the end of this client's input is the end of the process's; without it the process's stays
+    /// open. A client that does not read for 30 seconds while there is output is dropped: its streams end.
+    ///
+    /// [`TaskError::FailedPrecondition`] when the container does not run, when a stream is asked for that it does not
+    /// have (input is there with [`crate::STDIN_ATTACH`] only), and when 64 clients are attached.
+    pub async fn attach(&self, container: &str, stdio: &Stdio, close_stdin: bool) -> Result<(), TaskError> {
+        let request = AttachRequest {
+            container_id: container.into(),
+            stdin: stdio.stdin.clone().unwrap_or_default(),
+            stdout: stdio.stdout.clone().unwrap_or_default(),
+            stderr: stdio.stderr.clone().unwrap_or_default(),
+            close_stdin,
+            ..Default::default()
+        };
+        self.extra.attach(no_deadline(), &request).await?;
+        Ok(())
+    }
+
+    /// Connects to a TCP port in the pod, on its loopback addresses, and carries what is written to the stdin FIFO of
+    /// `stdio` there and what the port sends to its stdout FIFO, with an end of file for each direction. Dropping
+    /// the reader of stdout ends the connection.
+    ///
+    /// [`TaskError::FailedPrecondition`] when nobody listens on `port` (1 to 65535), before any byte, and when 256
+    /// connections of the pod are open.
+    pub async fn forward(&self, port: u16, stdio: &Stdio) -> Result<(), TaskError> {
+        let request = ForwardRequest {
+            port: port.into(),
+            stdin: stdio.stdin.clone().unwrap_or_default(),
+            stdout: stdio.stdout.clone().unwrap_or_default(),
+            ..Default::default()
+        };
+        self.extra.forward(no_deadline(), &request).await?;
         Ok(())
     }
 

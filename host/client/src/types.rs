@@ -25,8 +25,8 @@ pub struct RootfsImage {
     pub devices: Vec<PathBuf>,
 }
 
-/// Where a process's standard streams go. `None` is `/dev/null`; otherwise the path of a FIFO, `file:///PATH`,
-/// `binary:///PATH?key=value` or `cri-log:///PATH`.
+/// Where a process's standard streams go. `None` is `/dev/null`; otherwise the path of a FIFO, and for output
+/// `file:///PATH`, `binary:///PATH?key=value` or `cri-log:///PATH`, for a container's input [`crate::STDIN_ATTACH`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stdio {
     pub stdin: Option<String>,
@@ -155,7 +155,7 @@ pub struct PodInspect {
 }
 
 /// What a pod takes of the host, by the host's count. Bytes and microseconds; a number that the host does not keep is 0.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PodStats {
     /// Below the cgroup v2 mount; empty when the pod lives in its starter's.
     pub cgroup: String,
@@ -170,6 +170,10 @@ pub struct PodStats {
     pub memory_limit: Option<u64>,
     /// Of `memory`: what the guest has touched and the VMM's own.
     pub memory_anon: u64,
+    /// Of `memory`: blocks of files that have not been used for a while.
+    pub memory_inactive_file: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
     /// Resident memory of the VMM process, the guest's included.
     pub vmm_resident: u64,
 }

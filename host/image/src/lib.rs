@@ -42,6 +42,6 @@ pub use reference::{Reference, ReferenceError, familiar};
 pub use registry::RegistryError;
 pub use store::{
     ArchiveSource, CheckError, Image, ImageId, ImageSummary, Lease, LeaseError, LoadError, LookupError, PruneOptions,
-    Pruned, PullError, PullOptions, RemoveError, Removed, SaveError, Step, Store, StoreError,
+    Pruned, PullError, PullOptions, RemoveError, Removed, SaveError, Step, Store, StoreError, Usage,
 };
 pub use user::{ResolvedUser, UserError, resolve as resolve_user};

@@ -71,8 +71,11 @@ pub(crate) struct Manifest {
 #[derive(Debug)]
 pub(crate) enum Document {
     Manifest(Manifest),
-    /// The manifest for this machine.
-    Index(Blob),
+    /// The index's own digest, and the manifest for this machine.
+    Index {
+        digest: Digest,
+        manifest: Blob,
+    },
 }
 
 /// Says which image and document a problem is of.
@@ -118,7 +121,8 @@ pub(crate) fn document(
     let refused = refuse(image, "index");
     let index: ImageIndex = json(&bytes).map_err(&refused)?;
     let chosen = choose(index.manifests()).map_err(&refused)?;
-    blob(chosen, limits.document_bytes).map(Document::Index).map_err(refused)
+    let manifest = blob(chosen, limits.document_bytes).map_err(refused)?;
+    Ok(Document::Index { digest, manifest })
 }
 
 #[derive(serde::Deserialize)]
@@ -291,7 +295,9 @@ mod tests {
         };
         let index = |entries: &[String]| format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
         let both = index(&[entry("unknown", "unknown", "aa"), entry("linux", "amd64", "bb")]);
-        assert!(matches!(read(&both), Ok(Document::Index(blob)) if blob.digest.hex() == "bb".repeat(32)));
+        assert!(
+            matches!(read(&both), Ok(Document::Index { manifest, .. }) if manifest.digest.hex() == "bb".repeat(32))
+        );
         let error = read(&index(&[entry("linux", "arm64", "cc")])).unwrap_err().to_string();
         assert!(error.contains("linux/arm64") && error.contains("linux/amd64"), "{error}");
     }

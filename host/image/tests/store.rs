@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::archive::{TestImage, tar_of};
 use common::layers::{Item, What, tar};
 use common::{Disk, reader};
-use husk_image::{ArchiveSource, CheckError, Image, PruneOptions, SaveError, Silent, Store};
+use husk_image::{ArchiveSource, CheckError, Image, PruneOptions, SaveError, Silent, Store, Usage};
 use serde_json::json;
 
 fn noise(seed: u32, len: u32) -> Vec<u8> {
@@ -40,9 +40,12 @@ async fn load(store: &Store, image: &TestImage, name: &str) -> Image {
     store.load(source, Some(&name.parse().unwrap()), Arc::new(Silent)).await.unwrap().remove(0)
 }
 
-fn du(path: &Path) -> u64 {
-    let output = Command::new("du").args(["-s", "--block-size=1"]).arg(path).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+fn du(path: &Path) -> Usage {
+    let count = |what| {
+        let output = Command::new("du").args(["-s", what]).arg(path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    };
+    Usage { bytes: count("--block-size=1"), inodes: count("--inodes") }
 }
 
 fn layers(root: &Path) -> usize {
@@ -54,9 +57,9 @@ async fn images_share_the_layers_that_they_have_in_common() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let one = load(&store, &app(1), "one").await;
-    let before = store.usage().unwrap();
+    let before = store.usage().unwrap().bytes;
     let two = load(&store, &app(2), "two").await;
-    let added = store.usage().unwrap() - before;
+    let added = store.usage().unwrap().bytes - before;
     assert!(added < 150_000, "the second image takes {added} bytes more");
     assert_eq!(one.data_paths[0], two.data_paths[0]);
     assert_eq!(layers(root.path()), 3);
@@ -179,10 +182,10 @@ async fn only_images_that_nobody_needs_are_pruned() {
     let ids = |store: &Store| store.list().unwrap().into_iter().map(|image| image.id).collect::<BTreeSet<_>>();
     let old = PruneOptions { older_than: Some(Duration::from_secs(3600)), ..PruneOptions::default() };
     assert!(store.prune(&old).unwrap().images.is_empty());
-    let before = store.usage().unwrap();
+    let before = store.usage().unwrap().bytes;
     let pruned = store.prune(&PruneOptions::default()).unwrap();
     assert_eq!(pruned.images, [(nameless.id, vec![])]);
-    assert_eq!(before - store.usage().unwrap(), pruned.bytes);
+    assert_eq!(before - store.usage().unwrap().bytes, pruned.bytes);
     let large = PruneOptions { named: true, keep_bytes: Some(u64::MAX), ..PruneOptions::default() };
     assert!(store.prune(&large).unwrap().images.is_empty());
     let all = PruneOptions { named: true, used: BTreeSet::from([used.id]), ..PruneOptions::default() };
@@ -215,4 +218,52 @@ async fn an_images_history_tells_what_each_layer_takes() {
     // A config that tells nothing.
     let image = load(&store, &app(2), "other").await;
     assert_eq!(store.history(&image).unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_retired_image_is_found_by_its_users_alone_and_goes_with_them() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let image = load(&store, &app(1), "app").await;
+    store.tag(&image.id, &"app:2".parse().unwrap()).unwrap();
+    let lease = image.lease().unwrap();
+    let removed = store.retire("app:2").unwrap();
+    assert_eq!((removed.untagged.len(), removed.deleted), (2, None));
+    let id = image.id.to_string();
+    for name in ["app", "app:2", &id, &id[7..17]] {
+        assert!(store.get(name).is_err() && store.summary(name).is_err(), "{name}");
+    }
+    assert!(store.list().unwrap().is_empty());
+    assert_eq!(store.running(&id).unwrap().erofs_path, image.erofs_path);
+    // Nobody takes it from its users.
+    assert_eq!(store.sweep().unwrap(), []);
+    assert!(store.prune(&PruneOptions::default()).unwrap().images.is_empty());
+    drop(Store::open(root.path()).unwrap());
+    // Loaded again, it is back.
+    load(&store, &app(1), "again").await;
+    assert_eq!(store.list().unwrap()[0].names, ["docker.io/library/again:latest"]);
+    assert_eq!(store.retire(&id).unwrap().deleted, None);
+    drop(lease);
+    drop(Store::open(root.path()).unwrap());
+    assert!(store.running(&id).is_err());
+    assert_eq!(layers(root.path()), 0);
+}
+
+#[tokio::test]
+async fn what_is_known_of_an_image_is_read_anew_when_another_takes_its_place() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, other) = (Store::open(root.path()).unwrap(), Store::open(root.path()).unwrap());
+    let first = load(&store, &app(1), "app").await;
+    let listed = store.list().unwrap();
+    assert_eq!(listed, other.list().unwrap());
+    assert_eq!(listed[0].digests, [format!("docker.io/library/app@{}", first.digest)]);
+    other.remove("app", true).unwrap();
+    assert!(store.list().unwrap().is_empty());
+    // The same config, and another manifest.
+    let mut test = app(1);
+    test.manifest.push(b' ');
+    load(&other, &test, "app").await;
+    let again = store.list().unwrap();
+    assert_eq!((again[0].id, &again[0].digest), (first.id, &other.get("app").unwrap().digest));
+    assert_ne!(again[0].digest, listed[0].digest);
 }

@@ -14,6 +14,8 @@ pub mod cni;
 mod ip;
 pub mod link;
 mod netns;
+mod pod;
 
 pub use ip::{BadIpNet, IpNet};
 pub use netns::{NetNs, NetNsError, RUN_NETNS};
+pub use pod::{AttachError, PodIdentity, PodNetwork};

@@ -207,6 +207,36 @@ impl ProcessError {
     }
 }
 
+/// Why a port of the pod was not connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("port 0 is none: choose one from 1 to 65535")]
+    NoPort,
+    #[error("nobody listens on port {port} in the pod: neither on 127.0.0.1 nor on [::1]")]
+    NobodyListens { port: u16 },
+    #[error("port {port}: {most} connections to ports of the pod are open, which is the most; close some first")]
+    TooMany { port: u16, most: usize },
+    #[error("port {port}: {source}")]
+    Agent { port: u16, source: AgentError },
+    #[error("port {port}: {source}")]
+    Stream { port: u16, source: StreamError },
+    #[error("the kernel gave no random numbers: {0}")]
+    Random(#[source] std::io::Error),
+}
+
+impl ForwardError {
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoPort => ErrorKind::InvalidArgument,
+            Self::NobodyListens { .. } | Self::TooMany { .. } => ErrorKind::FailedPrecondition,
+            Self::Agent { source, .. } => agent_kind(source),
+            Self::Stream { source, .. } => stream_kind(source),
+            Self::Random(_) => ErrorKind::Internal,
+        }
+    }
+}
+
 /// Why a pod was not resized. It has the size that it had, or, where the guest frees less than it took, somewhat more.
 #[derive(Debug, thiserror::Error)]
 pub enum ResizeError {

@@ -32,14 +32,16 @@ pub use agent::{AgentError, ConnectError, ProcessStreams, StdioWanted, Stream, S
 pub use assets::{AssetError, Assets};
 pub use deadlines::{Deadlines, TIMEOUT_SCALE};
 pub use devices::{DeviceError, DiskImage, SlotInfo};
-pub use error::{CreateError, ErrorKind, ProcessError, ResizeError, StartError};
+pub use error::{CreateError, ErrorKind, ForwardError, ProcessError, ResizeError, StartError};
 pub use host::{
     CgroupError, DirError, HostUsage, MAX_VCPUS, Placement, ScratchError, TeardownError, TreeError, VMM_OVERHEAD,
     teardown,
 };
 pub use husk_agent_api::v1;
 pub use husk_vmm_control::{ExitReason, Status as VmmStatus, Timeline};
-pub use pod::{BootTimeline, ContainerState, ContainerStatus, ExitStatus, Pod, PodConfig, PodEvent, PodInfo};
+pub use pod::{
+    BootTimeline, ContainerState, ContainerStatus, ExitStatus, FORWARDS_MAX, Forward, Pod, PodConfig, PodEvent, PodInfo,
+};
 pub use shares::ShareError;
 pub use spec::{GUEST_OVERHEAD, SpecError, VmSize};
 pub use vmm::{VmEndReason, VmEnded, VmmError};

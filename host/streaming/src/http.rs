@@ -87,7 +87,6 @@ pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>, stranger: Stra
     });
     let served = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     match tokio::time::timeout(REQUEST, served).await {
@@ -279,5 +278,7 @@ fn no_version<T>(offered: &[&str], known: &[Known<T>]) -> Box<Reply> {
 fn refuse(status: StatusCode, why: impl Into<String>) -> Box<Reply> {
     let mut reply = Response::new(Full::from(why.into() + "\n"));
     *reply.status_mut() = status;
+    // One request is all that a connection is for. hyper's own way to say it would overwrite the `Connection` of upgrades.
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Box::new(reply)
 }

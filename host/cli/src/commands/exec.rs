@@ -9,7 +9,6 @@ use crate::error::{self, Advise as _};
 use crate::output;
 use crate::pods::ids;
 use crate::pods::lookup::Found;
-use crate::pods::record::Status;
 use crate::pods::runner::{self, ExecFailure};
 use crate::spec::{self, ExecInputs};
 use crate::terminal::attach::{self, Process};
@@ -48,15 +47,7 @@ pub(crate) struct Args {
 
 pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<u8> {
     let found = super::find_container(&engine, &args.container).await?;
-    let status = found.container.state.status;
-    if status == Status::Paused {
-        return Err(anyhow::anyhow!("container {} is not running but paused", args.container))
-            .hint(format!("let it go on first: `husk unpause {}`", args.container));
-    }
-    if status != Status::Running {
-        return Err(anyhow::anyhow!("container {} is not running but {}", args.container, status.as_str()))
-            .hint("`husk ps` shows what runs; `husk logs` what it wrote");
-    }
+    super::must_run(&found, &args.container)?;
     let shim = engine.connect(&found.pod.id).await?.context("the container's pod is not running")?;
     let terminal = args.tty;
     if terminal && args.interactive && !attach::can_be_terminal() {

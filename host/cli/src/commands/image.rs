@@ -144,7 +144,7 @@ async fn prune(engine: &Engine, args: &PruneArgs) -> anyhow::Result<()> {
     let pods = observe::all(engine).await?;
     let containers = pods.iter().flat_map(|pod| &pod.containers);
     let used = containers.flat_map(|container| std::iter::once(&container.image_id).chain(&container.volume_images));
-    let used: BTreeSet<ImageId> = used.filter_map(|id| Some(store.get(id).ok()?.id)).collect();
+    let used: BTreeSet<ImageId> = used.filter_map(|id| Some(store.running(id).ok()?.id)).collect();
     let what = if args.all { "all images that no container has" } else { "all images without a name" };
     if !args.force && !agrees(&format!("This removes {what}."))? {
         return Ok(());

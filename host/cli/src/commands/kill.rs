@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::output;
 use crate::pods::record::Status;
 use crate::pods::teardown;
-use crate::terminal::signals;
+use husk_spec::signals;
 
 /// Send a signal to containers
 #[derive(Debug, clap::Args)]

@@ -2,6 +2,7 @@
 //!
 //! A command parses its arguments, asks `pods`, `images` or a shim, and prints. It answers the exit code.
 
+mod attach;
 mod check;
 mod debug;
 mod exec;
@@ -37,8 +38,10 @@ mod wait;
 use clap::{Parser, Subcommand};
 
 use crate::engine::Engine;
+use crate::error::Advise as _;
 use crate::pods::lookup::{self, Found};
 use crate::pods::observe;
+use crate::pods::record::Status;
 
 /// Run containers and Kubernetes pods, each pod in a microVM of its own
 #[derive(Debug, Parser)]
@@ -55,13 +58,14 @@ const AFTER_HELP: &str = "Environment:
   HUSK_ROOT  images and volumes (default /var/lib/husk)
   HUSK_RUN   running pods (default /run/husk)
 
-Exit codes of run and exec: the command's own; 125 husk failed, 126 the command cannot be executed,
+Exit codes of run, exec and attach: the command's own; 125 husk failed, 126 the command cannot be executed,
 127 it is not in the image, 128+N signal N ended it.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<run::Args>),
     Exec(exec::Args),
+    Attach(attach::Args),
     Debug(debug::Args),
     Ps(ps::Args),
     Logs(logs::Args),
@@ -116,6 +120,7 @@ async fn with_engine(command: Command, engine: Engine) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => return run::run(engine, *args).await,
         Command::Exec(args) => return exec::run(engine, args).await,
+        Command::Attach(args) => return attach::run(engine, args).await,
         Command::Debug(args) => return debug::run(engine, args).await,
         Command::Supervise(args) => supervise::run(engine, args).await?,
         Command::Ps(args) => ps::run(engine, args).await?,
@@ -151,6 +156,17 @@ async fn with_engine(command: Command, engine: Engine) -> anyhow::Result<u8> {
 async fn find_container(engine: &Engine, wanted: &str) -> anyhow::Result<Found> {
     let pods = observe::all(engine).await?;
     Ok(lookup::container(&pods, wanted)?)
+}
+
+/// Refuses a container whose first process cannot be spoken to.
+fn must_run(found: &Found, name: &str) -> anyhow::Result<()> {
+    match found.container.state.status {
+        Status::Running => Ok(()),
+        Status::Paused => Err(anyhow::anyhow!("container {name} is not running but paused"))
+            .hint(format!("let it go on first: `husk unpause {name}`")),
+        status => Err(anyhow::anyhow!("container {name} is not running but {}", status.as_str()))
+            .hint("`husk ps` shows what runs; `husk logs` what it wrote"),
+    }
 }
 
 /// Does something to each of several things; goes on after a failure and tells the last one.

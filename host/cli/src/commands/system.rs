@@ -41,7 +41,7 @@ pub(super) async fn run(engine: Engine, command: Command) -> anyhow::Result<()> 
             kind: "Images",
             total: images.len(),
             active: images.iter().filter(|image| used.contains(&image.id.to_string())).count(),
-            bytes: store.usage()?,
+            bytes: store.usage()?.bytes,
         },
         Row {
             kind: "Volumes",

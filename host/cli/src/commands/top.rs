@@ -58,7 +58,7 @@ pub(super) async fn run(engine: Engine, args: Args) -> anyhow::Result<()> {
     }
     let shim = engine.connect(&found.pod.id).await?.context("the container's pod is not running")?;
     let processes = shim.processes(&found.container.id).await?;
-    let image = engine.store().ok().and_then(|store| store.get(&found.container.image_id).ok());
+    let image = engine.store().ok().and_then(|store| store.running(&found.container.image_id).ok());
     let names = Names {
         pids: processes.iter().map(|p| (p.pid, p.container_pid)).collect(),
         user: &|id| image.as_ref().and_then(|image| image.user_name(id)),

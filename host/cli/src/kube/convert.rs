@@ -11,7 +11,7 @@ use super::objects::{Object, ObjectKind, Objects};
 use super::{health, limits, network, security, volumes};
 use crate::pods::ids;
 use crate::pods::plan::{ContainerPlan, ExitPolicy, Kind, PodPlan, PullPolicy, RestartPolicy, UsersPlan, VolumePlan};
-use crate::terminal::signals;
+use husk_spec::signals;
 
 /// Grace between SIGTERM and SIGKILL when the manifest does not say, seconds: podman's, not Kubernetes' 30. Many a
 /// first process ignores SIGTERM, and somebody is waiting at a prompt.

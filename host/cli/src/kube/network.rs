@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use husk_spec::resolv::ResolvConf;
 use k8s_openapi::api::core::v1::{ContainerPort, PodDNSConfig, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::convert::Problems;
-use crate::network::plan::{BandwidthPlan, DnsPlan, NetworkPlan, PortMapping, Protocol};
+use crate::network::plan::{BandwidthPlan, NetworkPlan, PortMapping, Protocol};
 
 /// What the manifest says of the pod's network. In which one it is, no manifest says.
 pub(super) fn network(metadata: &ObjectMeta, spec: &PodSpec, problems: &mut Problems) -> NetworkPlan {
@@ -92,10 +93,10 @@ fn address(text: &str, path: &str, problems: &mut Problems) -> Option<IpAddr> {
     parsed
 }
 
-fn dns(spec: &PodSpec, problems: &mut Problems) -> DnsPlan {
+fn dns(spec: &PodSpec, problems: &mut Problems) -> ResolvConf {
     let none = PodDNSConfig::default();
     let config = spec.dns_config.as_ref().unwrap_or(&none);
-    let mut plan = DnsPlan::default();
+    let mut plan = ResolvConf::default();
     for (index, server) in config.nameservers.iter().flatten().enumerate() {
         plan.servers.extend(address(server, &format!("spec.dnsConfig.nameservers[{index}]"), problems));
     }

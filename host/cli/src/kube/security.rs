@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{PodSecurityContext, SeccompProfile, SecurityCon
 
 use super::convert::Problems;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, SeccompPlan, UserPlan};
-use crate::spec::capabilities;
+use husk_spec::capabilities;
 
 /// The group that the pod's volumes are given to.
 pub(super) fn fs_group(pod: Option<&PodSecurityContext>, problems: &mut Problems) -> Option<u32> {

@@ -1,26 +1,17 @@
 //! What a pod's /etc/resolv.conf and /etc/hosts say (resolv.conf(5), hosts(5)).
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
-use std::path::Path;
 
-use super::plan::{DnsPlan, NetworkPlan};
+use husk_spec::resolv::ResolvConf;
 
-/// systemd-resolved's own file, for a host whose /etc/resolv.conf names only its stub.
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+use super::plan::NetworkPlan;
 
-/// resolv.conf of a pod: what was asked for, else, in a pod with a network, the host's without the name servers that
-/// only the host can reach.
+/// resolv.conf of a pod: what was asked for, else, in a pod with a network, the host's.
 pub(crate) fn resolv_conf(plan: &NetworkPlan) -> String {
     if plan.is_none() {
         return plan.dns.text();
     }
-    let read = |path: &str| DnsPlan::parse(&std::fs::read_to_string(Path::new(path)).unwrap_or_default());
-    let mut host = read("/etc/resolv.conf");
-    if host.servers.is_empty() {
-        host = read(RESOLVED);
-    }
-    plan.dns.or(host).text()
+    plan.dns.or(ResolvConf::of_host()).text()
 }
 
 /// Further lines of /etc/hosts.
@@ -29,69 +20,4 @@ pub(crate) fn hosts(plan: &NetworkPlan) -> String {
         let _ = writeln!(text, "{ip}\t{name}");
         text
     })
-}
-
-impl DnsPlan {
-    /// The host's file, without loopback name servers: they are the host's own.
-    fn parse(text: &str) -> Self {
-        let mut plan = Self::default();
-        for line in text.lines() {
-            let mut words = line.split_whitespace();
-            match words.next() {
-                Some("nameserver") => {
-                    let server = words.next().and_then(|word| word.parse::<IpAddr>().ok());
-                    plan.servers.extend(server.filter(|ip| !ip.is_loopback()));
-                }
-                // The last one counts.
-                Some("search" | "domain") => plan.searches = words.map(str::to_owned).collect(),
-                Some("options") => plan.options.extend(words.map(str::to_owned)),
-                _ => {}
-            }
-        }
-        plan
-    }
-
-    /// Each part that is empty is the other's.
-    fn or(&self, other: Self) -> Self {
-        fn either<T: Clone>(ours: &[T], theirs: Vec<T>) -> Vec<T> {
-            if ours.is_empty() { theirs } else { ours.to_vec() }
-        }
-        Self {
-            servers: either(&self.servers, other.servers),
-            searches: either(&self.searches, other.searches),
-            options: either(&self.options, other.options),
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for server in &self.servers {
-            let _ = writeln!(text, "nameserver {server}");
-        }
-        for (key, words) in [("search", &self.searches), ("options", &self.options)] {
-            if !words.is_empty() {
-                let _ = writeln!(text, "{key} {}", words.join(" "));
-            }
-        }
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOST: &str = "# made by hand\nnameserver 127.0.0.53\nnameserver 192.0.2.1\ndomain old\nsearch a.example b.example\noptions edns0\n";
-
-    #[test]
-    fn the_hosts_own_name_servers_are_left_out() {
-        let text = DnsPlan::default().or(DnsPlan::parse(HOST)).text();
-        assert_eq!(text, "nameserver 192.0.2.1\nsearch a.example b.example\noptions edns0\n");
-    }
-
-    #[test]
-    fn what_was_asked_for_replaces_the_hosts() {
-        let asked = DnsPlan { servers: vec!["10.0.0.2".parse().unwrap()], ..DnsPlan::default() };
-        assert_eq!(asked.or(DnsPlan::parse(HOST)).text().lines().next(), Some("nameserver 10.0.0.2"));
-    }
 }

@@ -4,8 +4,9 @@ use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, ensure};
+use husk_spec::resolv::ResolvConf;
 
-use super::plan::{BandwidthPlan, DnsPlan, NetworkMode, NetworkPlan, PortMapping, Protocol};
+use super::plan::{BandwidthPlan, NetworkMode, NetworkPlan, PortMapping, Protocol};
 use crate::error::Advise as _;
 
 /// The network of pods for which none is named; `bridge` where it is not set.
@@ -79,7 +80,7 @@ impl NetworkArgs {
             ips: self.ip.map(IpAddr::from).into_iter().chain(self.ip6.map(IpAddr::from)).collect(),
             mac: self.mac_address.as_deref().map(mac).transpose()?,
             bandwidth: BandwidthPlan { ingress: self.ingress_bandwidth, egress: self.egress_bandwidth },
-            dns: DnsPlan {
+            dns: ResolvConf {
                 servers: self.dns.clone(),
                 searches: words("--dns-search", &self.dns_search)?,
                 options: words("--dns-option", &self.dns_option)?,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use husk_spec::resolv::ResolvConf;
 use serde::{Deserialize, Serialize};
 
 use crate::kube::quantity;
@@ -17,7 +18,7 @@ pub(crate) struct NetworkPlan {
     pub(crate) mac: Option<String>,
     #[serde(default)]
     pub(crate) bandwidth: BandwidthPlan,
-    pub(crate) dns: DnsPlan,
+    pub(crate) dns: ResolvConf,
     /// Further lines of /etc/hosts.
     pub(crate) hosts: Vec<(IpAddr, String)>,
 }
@@ -59,14 +60,6 @@ pub(crate) enum Protocol {
     Tcp,
     Udp,
     Sctp,
-}
-
-/// What /etc/resolv.conf says; where it is empty, what the host's own says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DnsPlan {
-    pub(crate) servers: Vec<IpAddr>,
-    pub(crate) searches: Vec<String>,
-    pub(crate) options: Vec<String>,
 }
 
 impl NetworkPlan {

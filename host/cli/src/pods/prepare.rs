@@ -16,7 +16,7 @@ use super::{ids, observe, volumes};
 use crate::engine::Engine;
 use crate::images;
 use crate::spec::{self, ContainerInputs, ImageFacts, Places};
-use crate::terminal::signals;
+use husk_spec::signals;
 
 /// Stands where a secret would be shown.
 pub(crate) const HIDDEN: &str = "***";

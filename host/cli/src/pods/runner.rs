@@ -1,6 +1,6 @@
 //! One run of one container: created, started, awaited, its end collected.
 
-use husk_client::{CreateTask, Exit, Fifos, RootfsImage, Shim, Stdio, TaskError, Wanted};
+use husk_client::{CreateTask, Exit, RootfsImage, STDIN_ATTACH, Shim, Stdio, TaskError};
 use jiff::Timestamp;
 use thiserror::Error;
 
@@ -20,8 +20,6 @@ pub(crate) enum StartError {
     CannotExecute { name: String, cause: String },
     #[error("container {name} cannot be {step}: {cause}")]
     Refused { name: String, step: &'static str, cause: TaskError },
-    #[error("container {name}: no FIFOs can be made for its streams: {cause}")]
-    Streams { name: String, cause: std::io::Error },
 }
 
 impl StartError {
@@ -30,7 +28,7 @@ impl StartError {
         match self {
             Self::NotFound { .. } => exit::NOT_FOUND,
             Self::CannotExecute { .. } => exit::CANNOT_EXECUTE,
-            Self::Refused { .. } | Self::Streams { .. } => exit::HUSK,
+            Self::Refused { .. } => exit::HUSK,
         }
     }
 }
@@ -118,30 +116,16 @@ pub(crate) async fn wait(shim: &Shim, id: &str) -> Ended {
     }
 }
 
-/// Streams of a container that nobody holds: its output goes to its log, its input stays open but silent if wanted.
-pub(crate) struct DetachedStreams {
-    pub(crate) stdio: Stdio,
-    /// Kept open for as long as the container runs.
-    _stdin: Option<Fifos>,
-}
-
-pub(crate) fn detached_streams(dir: &PodDir, container: &ContainerRecord) -> Result<DetachedStreams, StartError> {
-    let stdin = container
-        .stdin
-        .then(|| {
-            let wanted = Wanted { stdin: true, terminal: container.terminal, ..Wanted::default() };
-            Fifos::create(&dir.fifos(), &container.id, wanted)
-        })
-        .transpose()
-        .map_err(|cause| StartError::Streams { name: container.name.clone(), cause })?;
+/// Streams of a container that nobody holds: its output goes to its log; its input, if wanted, stays open for whoever
+/// attaches.
+pub(crate) fn detached_streams(dir: &PodDir, container: &ContainerRecord) -> Stdio {
     let log = format!("cri-log://{}", dir.log(&container.short_name).display());
-    let stdio = Stdio {
-        stdin: stdin.as_ref().and_then(|fifos| fifos.stdio().stdin),
+    Stdio {
+        stdin: container.stdin.then(|| STDIN_ATTACH.to_owned()),
         stdout: Some(log.clone()),
         stderr: (!container.terminal).then_some(log),
         terminal: container.terminal,
-    };
-    Ok(DetachedStreams { stdio, _stdin: stdin })
+    }
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ fn lease_images(engine: &Engine, record: &PodRecord, own: ProcessId) -> Vec<husk
     let Ok(store) = engine.store() else { return Vec::new() };
     let mine = record.containers.iter().filter(|c| c.supervisor == Some(own));
     let images = mine.flat_map(|c| std::iter::once(&c.image_id).chain(&c.volume_images));
-    images.filter_map(|id| store.get(id).ok()?.lease().ok()).collect()
+    images.filter_map(|id| store.running(id).ok()?.lease().ok()).collect()
 }
 
 /// Turns true when the pod's VM ends.

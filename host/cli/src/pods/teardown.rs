@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
-use husk_client::{Shim, TaskError};
+use husk_client::{Shim, TaskError, still_there};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -16,10 +16,8 @@ use super::record::{ContainerRecord, Phase, PodRecord, Wanted};
 use super::{observe, runner, size};
 use crate::engine::Engine;
 use crate::network;
-use crate::terminal::signals;
+use husk_spec::signals;
 
-/// How long a VM may take to end after it was asked to; the shim itself has smaller bounds.
-const SANDBOX_END: Duration = Duration::from_secs(30);
 /// How long a supervisor may take to write down what it saw.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long a killed container may take to be gone.
@@ -82,14 +80,14 @@ pub(crate) async fn end_task(target: &Target, container: &ContainerRecord, grace
         _ => grace,
     };
     let first = if grace.is_zero() { signals::KILL } else { container.stop_signal };
-    if !alive(shim.kill(id, None, first, false).await)? {
+    if !still_there(shim.kill(id, None, first, false).await)? {
         return Ok(());
     }
     thaw(shim, id).await;
     if timeout(if grace.is_zero() { KILL_END } else { grace }, shim.wait(id, None)).await.is_ok() {
         return Ok(());
     }
-    if alive(shim.kill(id, None, signals::KILL, true).await)? {
+    if still_there(shim.kill(id, None, signals::KILL, true).await)? {
         // A task that even SIGKILL does not end is ended with its VM, by its pod's removal.
         let _ = timeout(KILL_END, shim.wait(id, None)).await;
     }
@@ -100,15 +98,6 @@ pub(crate) async fn end_task(target: &Target, container: &ContainerRecord, grace
 pub(crate) async fn thaw(shim: &Shim, id: &str) {
     if let Err(error) = shim.resume(id).await {
         tracing::debug!("container {id}: {error}");
-    }
-}
-
-/// Whether there was still something to signal.
-fn alive(killed: Result<(), TaskError>) -> Result<bool, TaskError> {
-    match killed {
-        Ok(()) => Ok(true),
-        Err(TaskError::NotFound(_) | TaskError::FailedPrecondition(_) | TaskError::Unavailable(_)) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
@@ -224,42 +213,12 @@ pub(crate) async fn remove_container(engine: &Engine, found: &Found) -> anyhow::
 /// Ends the shim with its VM and removes what they have on the host, whatever state they are in. Never fails: what
 /// cannot be done now is what the next removal finds.
 pub(crate) async fn purge(engine: &Engine, pod: &str, bundle: &Path) {
-    if let Ok(Some(shim)) = engine.connect(pod).await {
-        match timeout(SANDBOX_END, end_sandbox(&shim, pod)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("pod {pod}: {error}"),
-            Err(_) => tracing::debug!("pod {pod}: its VM did not end within {} s", SANDBOX_END.as_secs()),
-        }
-    }
-    if engine.has_remains(pod) {
-        match engine.launcher() {
-            Ok(launcher) => {
-                if let Err(error) = launcher.delete_dead(pod, bundle).await {
-                    tracing::warn!("pod {pod}: its remains could not be removed: {error}");
-                }
-            }
-            Err(error) => tracing::warn!("pod {pod}: its remains could not be removed: {error}"),
-        }
+    match engine.launcher() {
+        Ok(launcher) => launcher.purge(pod, bundle).await,
+        Err(error) => tracing::warn!("pod {pod}: its remains could not be removed: {error}"),
     }
     // Last: the VMM has held the tap.
     network::detach(engine.paths.run(), pod).await;
-}
-
-async fn end_sandbox(shim: &Shim, pod: &str) -> Result<(), TaskError> {
-    if alive(shim.kill(pod, None, signals::TERM, false).await)? {
-        shim.wait(pod, None).await?;
-    }
-    // Whoever looked after the containers deletes them, unless it has died, or waits for a reader of its output; and
-    // while there is one the shim does not end.
-    for container in shim.inspect().await.map(|inspect| inspect.containers).unwrap_or_default() {
-        let _ = shim.wait(&container.id, None).await;
-        let _ = shim.delete(&container.id, None).await;
-    }
-    match shim.delete(pod, None).await {
-        Ok(_) | Err(TaskError::NotFound(_)) => {}
-        Err(error) => return Err(error),
-    }
-    shim.shutdown().await
 }
 
 fn set_wanted(record: &mut PodRecord, id: &str, wanted: Wanted) {

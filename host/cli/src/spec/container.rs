@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use husk_spec::annotation;
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
 use super::mounts::{self, Places};
-use super::{ImageFacts, SpecError, annotation, devices, process, resources, security, users};
+use super::{ImageFacts, SpecError, devices, process, resources, security, users};
 use crate::pods::plan::{ContainerPlan, PidPlan};
 
 /// Everything a container's spec is made of.
@@ -36,7 +37,7 @@ pub(crate) fn container(inputs: ContainerInputs<'_>) -> Result<Spec, SpecError> 
     let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
     let (nodes, mut rules) = devices::all(&plan.name, &plan.devices)?;
     if plan.exposure.privileged {
-        rules.insert(0, security::all_devices());
+        rules.insert(0, husk_spec::defaults::all_devices());
     }
     let mut limits = resources::container(&plan.limits);
     limits.set_devices((!rules.is_empty()).then_some(rules));

@@ -4,7 +4,6 @@
 //! environment, as podman and containerd give them. Two mount types are Husk's own, `husk.volume` for a volume of the
 //! pod and `husk.disk` for a disk image of the host; what else is the host's is a `bind`. What the guest cannot honour is refused by the shim, not here.
 
-pub(crate) mod capabilities;
 mod container;
 mod devices;
 mod mounts;
@@ -23,24 +22,7 @@ pub(crate) use sandbox::sandbox;
 pub(crate) use users::users_of;
 
 /// Annotations by which the shim knows what a bundle is: containerd's own names, and Husk's.
-mod annotation {
-    pub(super) const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-    pub(super) const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
-    pub(super) const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
-    pub(super) const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
-    pub(super) const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
-    pub(super) const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
-    pub(super) const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
-    pub(super) const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
-    pub(super) const SANDBOX_CPU_SHARES: &str = "io.kubernetes.cri.sandbox-cpu-shares";
-    pub(super) const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
-    pub(super) const RESOLV_CONF: &str = "dev.husk.resolv-conf";
-    pub(super) const HOSTS: &str = "dev.husk.hosts";
-    pub(super) const SHM_SIZE: &str = "dev.husk.shm-size";
-    pub(super) const SHARE_PROCESS_NAMESPACE: &str = "dev.husk.share-process-namespace";
-}
 
-/// Why a plan cannot become a container.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum SpecError {
     #[error("container {container}: the image has no command to run, and none was given")]

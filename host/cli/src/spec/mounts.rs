@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use husk_client::RootfsImage;
+use husk_spec::defaults::MOUNTS;
 use oci_spec::runtime::Mount;
 
 use super::SpecError;
@@ -12,20 +13,6 @@ use crate::pods::plan::{
     Access, ContainerPlan, ImageSource, Medium, MountFlag, MountOptions, MountPlan, MountSource, Propagation,
     VolumePlan, VolumeSource,
 };
-
-/// Destination, type, source, options.
-const DEFAULT: [(&str, &str, &str, &[&str]); 10] = [
-    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-    ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-    ("/dev/shm", "husk.shm", "shm", &["nosuid", "noexec", "nodev"]),
-    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-    ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
-    ("/etc/hosts", "husk.pod-file", "hosts", &[]),
-    ("/etc/hostname", "husk.pod-file", "hostname", &[]),
-    ("/etc/resolv.conf", "husk.pod-file", "resolv.conf", &[]),
-];
 
 /// Where on the host the things are that mounts name.
 #[derive(Clone, Copy)]
@@ -48,7 +35,7 @@ impl fmt::Debug for Places<'_> {
 /// All mounts of a container, parents before children. One that was asked for takes the place of a default one.
 pub(super) fn all(plan: &ContainerPlan, places: Places<'_>) -> Result<Vec<Mount>, SpecError> {
     let wanted = &plan.mounts;
-    let mut mounts: Vec<Mount> = DEFAULT
+    let mut mounts: Vec<Mount> = MOUNTS
         .iter()
         .filter(|(destination, ..)| !wanted.iter().any(|m| same_place(&m.destination, destination)))
         .map(|(destination, typ, source, options)| {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use husk_spec::capabilities::{self, Base, Change};
+use husk_spec::defaults::PATH;
 use oci_spec::runtime::{BoxBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User};
 
-use super::{SpecError, capabilities};
+use super::SpecError;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, Rlimit, UserPlan};
 use crate::terminal::raw;
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Open files, as podman and containerd set it.
 const NOFILE: u64 = 1_048_576;
 
@@ -42,7 +43,7 @@ pub(super) fn container(plan: &ContainerPlan, image: &ImageFacts, hostname: &str
     if !directory.starts_with('/') {
         return Err(SpecError::WorkingDirectory { container: container(), directory });
     }
-    let capabilities = capabilities::sets(&plan.capabilities, plan.exposure.privileged, image.uid)
+    let capabilities = capabilities::sets(change(&plan.capabilities), base(plan.exposure.privileged), image.uid)
         .map_err(|name| SpecError::Capability { container: container(), name })?;
     let mut process = Process::default();
     process
@@ -91,13 +92,13 @@ pub(crate) fn exec_process(container: &str, first: &Process, inputs: ExecInputs)
         let mut user = User::default();
         user.set_uid(uid).set_gid(gid).set_additional_gids(Some(groups));
         process.set_user(user);
-        let capabilities = capabilities::sets(&CapabilityPlan::default(), false, uid).ok();
+        let capabilities = capabilities::sets(Change::default(), Base::Podman, uid).ok();
         process.set_capabilities(bounded(capabilities, first));
         set("HOME", &home);
     }
     if inputs.privileged {
         let uid = process.user().uid();
-        process.set_capabilities(capabilities::sets(&CapabilityPlan::default(), true, uid).ok());
+        process.set_capabilities(capabilities::sets(Change::default(), Base::Privileged, uid).ok());
     }
     for (name, value) in &inputs.env {
         set(name, value);
@@ -111,6 +112,15 @@ pub(crate) fn exec_process(container: &str, first: &Process, inputs: ExecInputs)
     process.set_args(Some(inputs.args)).set_env(Some(env)).set_terminal(Some(inputs.terminal));
     process.set_console_size(console_size(inputs.terminal));
     Ok(process)
+}
+
+/// What is added by name a user other than root has, too, as under podman.
+fn change(plan: &CapabilityPlan) -> Change<'_> {
+    Change { add: &plan.add, drop: &plan.drop, ambient: &plan.add }
+}
+
+fn base(privileged: bool) -> Base {
+    if privileged { Base::Privileged } else { Base::Podman }
 }
 
 /// The size of the user's own terminal, so that a process finds it from its first instruction on.

@@ -1,11 +1,11 @@
 //! The spec of a pod's sandbox: no process of its own, but the size and identity of the VM.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
+use husk_spec::{annotation, cgroup_path};
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
 
-use super::{annotation, resources};
+use super::resources;
 use crate::network::{self, files};
 use crate::pods::plan::PodPlan;
 
@@ -55,7 +55,7 @@ pub(crate) fn sandbox(pod_id: &str, plan: &PodPlan) -> Spec {
     linux
         .set_namespaces(Some(namespaces.to_vec()))
         .set_resources(Some(LinuxResources::default()))
-        .set_cgroups_path(plan.cgroup_parent.as_deref().map(|parent| cgroup(parent, pod_id)))
+        .set_cgroups_path(plan.cgroup_parent.as_deref().map(|parent| cgroup_path(parent, pod_id)))
         .set_masked_paths(None)
         .set_readonly_paths(None);
     let mut spec = Spec::default();
@@ -68,13 +68,4 @@ pub(crate) fn sandbox(pod_id: &str, plan: &PodPlan) -> Spec {
         .set_linux(Some(linux))
         .set_annotations(Some(annotations));
     spec
-}
-
-/// The pod's cgroup below `parent`: in the words of runtimes, which know slices of systemd by their colons.
-fn cgroup(parent: &str, pod_id: &str) -> PathBuf {
-    let name = parent.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    if name.ends_with(".slice") {
-        return format!("{name}:husk:{pod_id}").into();
-    }
-    Path::new("/").join(parent).join(format!("husk-{pod_id}"))
 }

@@ -1,25 +1,10 @@
 //! What confines a container: the filter of its system calls, what is hidden of /proc and /sys, its devices.
 
-use oci_spec::runtime::{Capabilities, Linux, LinuxDeviceCgroup, LinuxSeccomp};
+use husk_spec::defaults::{MASKED_PATHS, READ_ONLY_PATHS};
+use oci_spec::runtime::{Capabilities, Linux, LinuxSeccomp};
 
 use super::SpecError;
 use crate::pods::plan::{ContainerPlan, SeccompPlan};
-
-/// What of /proc and /sys a container must not see (moby and containerd `oci/spec_opts`).
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// # Errors
 ///
@@ -29,8 +14,8 @@ pub(super) fn apply(linux: &mut Linux, plan: &ContainerPlan, bounding: &Capabili
     let hidden = !plan.exposure.privileged && !plan.exposure.unmasked;
     // Said in any case: an absent list would be the crate's own.
     linux
-        .set_masked_paths(hidden.then(|| MASKED.map(str::to_owned).to_vec()))
-        .set_readonly_paths(hidden.then(|| READ_ONLY.map(str::to_owned).to_vec()));
+        .set_masked_paths(hidden.then(|| MASKED_PATHS.map(str::to_owned).to_vec()))
+        .set_readonly_paths(hidden.then(|| READ_ONLY_PATHS.map(str::to_owned).to_vec()));
     Ok(())
 }
 
@@ -46,11 +31,4 @@ fn seccomp(plan: &ContainerPlan, bounding: &Capabilities) -> Result<Option<Linux
         }
         SeccompPlan::Localhost(name) => Err(refused(format!("{name} has not been read"))),
     }
-}
-
-/// All devices: those that the guest keeps from containers are kept from this one, too.
-pub(super) fn all_devices() -> LinuxDeviceCgroup {
-    let mut rule = LinuxDeviceCgroup::default();
-    rule.set_allow(true).set_access(Some("rwm".to_owned()));
-    rule
 }

@@ -74,7 +74,7 @@ fn manifest(archive: &Archive, shown: &str, entry: Blob, limits: &Limits) -> Res
         let bytes = archive.read(&path(wanted.digest), "manifest", limits)?;
         match verify::document(shown, bytes, Some(wanted.digest), limits)? {
             Document::Manifest(manifest) => return Ok(manifest),
-            Document::Index(blob) => wanted = blob,
+            Document::Index { manifest, .. } => wanted = manifest,
         }
     }
     let problem = crate::DocumentProblem::MediaType("index within an index".to_owned());

@@ -131,8 +131,9 @@ impl Registry {
         Ok(Self { image: reference.familiar(), reference: reference.clone(), endpoints, limits: options.limits })
     }
 
-    /// The manifest for this machine: of an index, the one it names.
-    pub(crate) async fn manifest(&self) -> Result<Manifest, RegistryError> {
+    /// The manifest for this machine: of an index, whose digest comes along, the one it names.
+    pub(crate) async fn manifest(&self) -> Result<(Manifest, Option<Digest>), RegistryError> {
+        let mut index = None;
         let mut expected = self.reference.digest();
         let mut wanted = match expected {
             Some(digest) => digest.to_string(),
@@ -145,10 +146,11 @@ impl Registry {
             let may = |host: &Host| if expected.is_some() { host.pull } else { host.resolve };
             let bytes = self.ask(may, None, |endpoint| endpoint.manifest(what, self.limits.document_bytes)).await?;
             match verify::document(&self.image, bytes, expected, &self.limits)? {
-                Document::Manifest(manifest) => return Ok(manifest),
-                Document::Index(blob) => {
-                    wanted = blob.digest.to_string();
-                    expected = Some(blob.digest);
+                Document::Manifest(manifest) => return Ok((manifest, index)),
+                Document::Index { digest, manifest } => {
+                    index = Some(digest);
+                    wanted = manifest.digest.to_string();
+                    expected = Some(manifest.digest);
                 }
             }
         }

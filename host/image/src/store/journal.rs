@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Named;
 use super::staging::sync_parent;
 use crate::digest::Digest;
 
@@ -14,9 +15,15 @@ use crate::digest::Digest;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Change {
     /// An image is put in its place and gets its names. Without the image there is nothing to do.
-    Publish { id: Digest, digest: Digest, names: Vec<String> },
+    Publish {
+        #[serde(flatten)]
+        named: Named,
+        names: Vec<String>,
+    },
     /// An image loses its names and goes.
     Remove { id: Digest },
+    /// An image loses its names, and goes when nobody uses it any more.
+    Retire { id: Digest },
 }
 
 /// The change that was begun, if any. A journal is written whole or not at all; one that cannot be read is none of ours.

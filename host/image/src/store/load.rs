@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::layers::{Held, Wanted};
+use super::names::Named;
 use super::{Image, LookupError, Store, StoreError, assemble, convert};
 use crate::Limits;
 use crate::archive::{Archive, ArchiveError, Found};
@@ -101,7 +102,8 @@ impl Store {
     ) -> Result<Image, LoadError> {
         let Found { documents, names, members } = image;
         let name = documents.image.clone();
-        if self.name(documents.id, documents.digest, &names)? {
+        let named = Named { id: documents.id, digest: documents.digest, index: None };
+        if self.name(named, &names)? {
             progress.event(Event::Cached { name: &name });
             return Ok(self.get(&documents.id.to_string())?);
         }
@@ -115,7 +117,7 @@ impl Store {
         let assembled = layers.and_then(|layers| {
             let staging = self.staging()?;
             assemble::assemble(&staging, &documents, &layers, limits, progress)?;
-            self.publish(staging, documents.id, documents.digest, &names)?;
+            self.publish(staging, named, &names)?;
             progress.event(Event::Finished { name: &name });
             Ok(self.get(&documents.id.to_string())?)
         });

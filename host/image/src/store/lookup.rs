@@ -28,7 +28,7 @@ pub enum LookupError {
     },
     /// The image is there and its files are not as they were written.
     #[error(
-        "image {id} in the store is damaged ({what}: {cause}): remove it with `husk rmi --force {id}` and fetch it again"
+        "image {id} in the store is damaged ({what}: {cause}): fetch it again, or remove it with `husk rmi --force {id}`"
     )]
     Damaged {
         /// The image.
@@ -56,15 +56,16 @@ impl Store {
                 return Ok((named.id, Some(canonical)));
             }
             // A digest names the manifest whatever tag it was fetched by.
-            let of_digest = |(name, named): (&String, &Named)| {
-                let known: Option<Reference> = name.parse().ok();
-                let same = known.is_some_and(|known| {
-                    (known.registry(), known.repository()) == (reference.registry(), reference.repository())
-                });
-                (same && Some(named.digest) == reference.digest()).then_some(named.id)
-            };
-            if let Some(id) = names.names.iter().find_map(of_digest) {
-                return Ok((id, None));
+            if let Some(digest) = reference.digest() {
+                let of_digest = |(name, named): (&String, &Named)| {
+                    let known = name.parse::<Reference>().ok().filter(|_| named.is_of(digest))?;
+                    let place =
+                        |reference: &Reference| (reference.registry().to_owned(), reference.repository().to_owned());
+                    (place(&known) == place(&reference)).then_some(named.id)
+                };
+                if let Some(id) = names.names.iter().find_map(of_digest) {
+                    return Ok((id, None));
+                }
             }
         }
         let prefix = explicit.unwrap_or(name_or_id);
@@ -72,7 +73,8 @@ impl Store {
             return Err(unknown());
         }
         let prefix = prefix.to_ascii_lowercase();
-        let matching: Vec<Digest> = self.ids()?.into_iter().filter(|id| id.hex().starts_with(&prefix)).collect();
+        let meant = |id: &Digest| id.hex().starts_with(&prefix) && !self.is_retired(*id);
+        let matching: Vec<Digest> = self.ids()?.into_iter().filter(meant).collect();
         match matching.as_slice() {
             [] => Err(unknown()),
             [id] => Ok((*id, None)),

@@ -14,6 +14,8 @@
 //!     config.json              the OCI image configuration, verbatim
 //!     manifest.json            the manifest it came by, verbatim
 //!     passwd, group            of the image, for looking up users
+//!     pinned                   empty: never pruned
+//!     retired                  empty: removed while it was in use; found by nobody who does not use it
 //! ```
 //!
 //! The disk of an image is `image.erofs` and then the data of its layers, one after the other: the VMM makes one disk of
@@ -30,17 +32,18 @@ mod history;
 mod image;
 mod journal;
 mod layers;
+mod list;
 mod load;
 mod lookup;
 mod names;
 mod prune;
 mod pull;
+mod remove;
 mod save;
 mod staging;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -48,10 +51,12 @@ use thiserror::Error;
 pub use check::CheckError;
 pub use history::Step;
 pub use image::{Image, ImageId, Lease, LeaseError};
+pub use list::ImageSummary;
 pub use load::{ArchiveSource, LoadError};
 pub use lookup::LookupError;
-pub use prune::{PruneOptions, Pruned};
+pub use prune::{PruneOptions, Pruned, Usage};
 pub use pull::{PullError, PullOptions};
+pub use remove::{RemoveError, Removed};
 pub use save::SaveError;
 
 use crate::digest::Digest;
@@ -64,32 +69,7 @@ use staging::Staging;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-}
-
-/// One line of `husk images`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageSummary {
-    /// The image.
-    pub id: ImageId,
-    /// Canonical names, sorted; none when the image lost its last name.
-    pub names: Vec<String>,
-    /// Digest of the manifest it came by.
-    pub digest: String,
-    /// Bytes that the files of its disk take, those that it shares with other images included.
-    pub size: u64,
-    /// When it was built, RFC 3339, if its config says.
-    pub created: Option<String>,
-    /// Whether it is kept from being pruned.
-    pub pinned: bool,
-}
-
-/// What a removal did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Canonical names that mean nothing any more.
-    pub untagged: Vec<String>,
-    /// The image, if it went with its last name.
-    pub deleted: Option<ImageId>,
+    known: list::Known,
 }
 
 /// The store itself does not work.
@@ -101,36 +81,6 @@ pub struct StoreError {
     cause: io::Error,
 }
 
-/// An image that is not removed.
-#[derive(Debug, Error)]
-pub enum RemoveError {
-    /// There is no such image.
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    /// A pod runs from it.
-    #[error("image {id} ({names}) is in use: stop and remove the pods that run from it first")]
-    InUse {
-        /// The image.
-        id: ImageId,
-        /// Its names.
-        names: String,
-    },
-    /// An id was given and the image has several names.
-    #[error("image {id} has several names ({names}): remove them one by one, or all with --force")]
-    SeveralNames {
-        /// The image.
-        id: ImageId,
-        /// Its names.
-        names: String,
-    },
-}
-
-impl From<StoreError> for RemoveError {
-    fn from(error: StoreError) -> Self {
-        Self::Lookup(error.into())
-    }
-}
-
 impl Store {
     /// Opens the store below `root`, making it if it is not there, and removes what interrupted
     /// pulls left.
@@ -138,12 +88,13 @@ impl Store {
     /// # Errors
     /// When the directory cannot be made or written.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let store = Self { root: root.into() };
+        let store = Self { root: root.into(), known: list::Known::default() };
         for dir in [store.tmp(), store.layers()] {
             std::fs::create_dir_all(dir).map_err(store.failed("making its directory"))?;
         }
         let lock = store.lock()?;
         staging::sweep(&store.tmp()).map_err(store.failed("removing leftovers"))?;
+        store.sweep_retired(&lock)?;
         store.sweep_layers(&lock)?;
         drop(lock);
         Ok(store)
@@ -153,31 +104,6 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// All images: those with names by name, then the nameless by id.
-    ///
-    /// # Errors
-    /// When the store cannot be read; a damaged image is listed without its creation time.
-    pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
-        let names = self.names()?;
-        let mut images = Vec::new();
-        for id in self.ids()? {
-            let dir = self.dir(id);
-            let Ok(size) = self.size(id) else { continue };
-            let created = image::read_config(&dir).ok().and_then(|config| config.created().clone());
-            let digest = std::fs::read(dir.join("manifest.json")).map(|bytes| Digest::of(&bytes).to_string());
-            images.push(ImageSummary {
-                id: ImageId(id),
-                names: names.of(id),
-                digest: digest.unwrap_or_default(),
-                size,
-                created,
-                pinned: self.is_pinned(id),
-            });
-        }
-        images.sort_by_key(|image| (image.names.is_empty(), image.names.first().cloned(), image.id));
-        Ok(images)
     }
 
     /// The image of a name, an id, or the beginning of an id.
@@ -190,6 +116,15 @@ impl Store {
         self.image(id, &names)
     }
 
+    /// The image that something runs from, by its whole id: also one that was [retired](Self::retire) meanwhile.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub fn running(&self, id: &str) -> Result<Image, LookupError> {
+        let known = id.parse().ok().filter(|id| self.has(*id));
+        self.image(known.ok_or_else(|| LookupError::Unknown(id.to_owned()))?, &self.names()?)
+    }
+
     /// Gives an image one more name; another image that had it loses it.
     ///
     /// # Errors
@@ -198,38 +133,10 @@ impl Store {
         let digest = std::fs::read(self.dir(id.0).join("manifest.json"))
             .map(|bytes| Digest::of(&bytes))
             .map_err(|_| LookupError::Unknown(id.to_string()))?;
-        if self.name(id.0, digest, std::slice::from_ref(reference))? {
+        if self.name(Named { id: id.0, digest, index: None }, std::slice::from_ref(reference))? {
             return Ok(());
         }
         Err(LookupError::Unknown(id.to_string()))
-    }
-
-    /// Takes a name away, and the image with its last one; by id, the image with its only name.
-    /// `force` takes all names of an id.
-    ///
-    /// # Errors
-    /// [`RemoveError`]; an image that is in use stays, forced or not.
-    pub fn remove(&self, name_or_id: &str, force: bool) -> Result<Removed, RemoveError> {
-        let lock = self.lock()?;
-        let mut names = self.names()?;
-        let (id, name) = self.find(&names, name_or_id)?;
-        let all = names.of(id);
-        if let Some(name) = name.filter(|_| all.len() > 1) {
-            names.names.remove(&name);
-            self.write_names(&lock, &names)?;
-            return Ok(Removed { untagged: vec![name], deleted: None });
-        }
-        let shown = || all.iter().map(|name| crate::reference::familiar(name)).collect::<Vec<_>>().join(", ");
-        if all.len() > 1 && !force {
-            return Err(RemoveError::SeveralNames { id: ImageId(id), names: shown() });
-        }
-        let disk = File::open(self.dir(id).join("image.erofs"));
-        if disk.as_ref().is_ok_and(|disk| disk.try_lock().is_err()) {
-            return Err(RemoveError::InUse { id: ImageId(id), names: shown() });
-        }
-        self.change(&lock, &Change::Remove { id })?;
-        self.sweep_layers(&lock)?;
-        Ok(Removed { untagged: all, deleted: Some(ImageId(id)) })
     }
 
     fn tmp(&self) -> PathBuf {
@@ -272,9 +179,9 @@ impl Store {
     fn finish(&self, lock: &StoreLock, change: &Change) -> Result<(), StoreError> {
         let mut names = self.names()?;
         match change {
-            Change::Publish { id, digest, names: new } if self.has(*id) => {
-                let named = Named { id: *id, digest: *digest };
-                names.names.extend(new.iter().map(|name| (name.clone(), named)));
+            Change::Publish { named, names: new } if self.has(named.id) => {
+                self.unretire(lock, named.id)?;
+                names.names.extend(new.iter().map(|name| (name.clone(), *named)));
                 self.write_names(lock, &names)?;
             }
             // It did not get that far.
@@ -283,6 +190,11 @@ impl Store {
                 names.names.retain(|_, named| named.id != *id);
                 self.write_names(lock, &names)?;
                 self.bury(lock, *id)?;
+            }
+            Change::Retire { id } => {
+                self.mark_retired(lock, *id)?;
+                names.names.retain(|_, named| named.id != *id);
+                self.write_names(lock, &names)?;
             }
         }
         journal::end(&self.journal()).map_err(self.failed("removing journal.json"))
@@ -297,21 +209,23 @@ impl Store {
     }
 
     /// Gives an image names, if it is here.
-    fn name(&self, id: Digest, digest: Digest, references: &[Reference]) -> Result<bool, StoreError> {
+    fn name(&self, named: Named, references: &[Reference]) -> Result<bool, StoreError> {
         let lock = self.lock()?;
-        // Whoever found it before may have been overtaken by who removed it.
-        if !self.has(id) {
+        // Whoever found it before may have been overtaken by who removed it. One that lost a file is made anew.
+        if !self.is_whole(named.id) {
             return Ok(false);
         }
+        self.unretire(&lock, named.id)?;
         let mut names = self.names()?;
         let before = names.names.clone();
-        names.names.extend(references.iter().map(|reference| (reference.canonical(), Named { id, digest })));
+        names.names.extend(references.iter().map(|reference| (reference.canonical(), named)));
         if names.names != before {
             self.write_names(&lock, &names)?;
         }
         Ok(true)
     }
 
+    /// All that are there, also those that are retired.
     fn ids(&self) -> Result<Vec<Digest>, StoreError> {
         let failed = self.failed("listing it");
         let mut ids = Vec::new();
@@ -323,15 +237,13 @@ impl Store {
         Ok(ids)
     }
 
-    fn size(&self, id: Digest) -> io::Result<u64> {
-        let own = self.dir(id).join("image.erofs");
-        let layers = image::data(&self.layers(), &own)?;
-        let sizes = std::iter::once(own).chain(layers).map(|path| Ok(std::fs::metadata(path)?.blocks() * 512));
-        sizes.sum()
-    }
-
     fn has(&self, id: Digest) -> bool {
         self.dir(id).join("image.erofs").exists()
+    }
+
+    /// Whether it has all its files, as far as their lengths tell.
+    fn is_whole(&self, id: Digest) -> bool {
+        self.image(id, &Names::default()).is_ok()
     }
 
     fn image(&self, id: Digest, names: &Names) -> Result<Image, LookupError> {
@@ -343,24 +255,14 @@ impl Store {
         Staging::new_in(&self.tmp()).map_err(self.failed("making room for an image"))
     }
 
-    /// Takes an image's directory out of the store in one step, then deletes it. One that is not
-    /// there needs nothing.
-    fn bury(&self, _lock: &StoreLock, id: Digest) -> Result<(), StoreError> {
-        let failed = self.failed("removing an image");
-        let grave = Staging::new_in(&self.tmp()).map_err(&failed)?;
-        match std::fs::rename(self.dir(id), grave.path().join("image")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        }
-    }
-
     /// Puts a finished image in its place and gives it its names. When another process was faster,
     /// its copy is as good as ours.
-    fn publish(&self, staging: Staging, id: Digest, digest: Digest, names: &[Reference]) -> Result<(), StoreError> {
+    fn publish(&self, staging: Staging, named: Named, names: &[Reference]) -> Result<(), StoreError> {
         let lock = self.lock()?;
-        let change = Change::Publish { id, digest, names: names.iter().map(Reference::canonical).collect() };
+        let id = named.id;
+        let change = Change::Publish { named, names: names.iter().map(Reference::canonical).collect() };
         journal::begin(&self.journal(), &self.tmp(), &change).map_err(self.failed("writing journal.json"))?;
-        if !self.has(id) {
+        if !self.is_whole(id) {
             // What is left of a damaged image of that id makes way.
             self.bury(&lock, id)?;
             staging.publish(&self.dir(id)).map_err(self.failed("putting an image in its place"))?;

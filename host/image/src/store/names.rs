@@ -1,6 +1,6 @@
 //! `names.json`: which names mean which images. Replaced as a whole, under the store's lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -18,9 +18,19 @@ pub(super) struct Named {
     pub(super) id: Digest,
     /// The manifest it was fetched by.
     pub(super) digest: Digest,
+    /// The index that led to the manifest, if one did: what the registry means by the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<Digest>,
 }
 
-/// The index, canonical names to images.
+impl Named {
+    /// Whether a name with this digest means it.
+    pub(super) fn is_of(&self, digest: Digest) -> bool {
+        self.digest == digest || self.index == Some(digest)
+    }
+}
+
+/// All names, canonical, and their images.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Names {
     version: u32,
@@ -53,6 +63,19 @@ impl Names {
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         sync_parent(path)
+    }
+
+    /// The names by digest of one image, sorted: those that it has, and for a tag what its registry means by it.
+    pub(super) fn digests_of(&self, id: Digest) -> Vec<String> {
+        let named = self.names.iter().filter(|(_, named)| named.id == id);
+        let digests = named.map(|(name, named)| match name.rsplit_once(':') {
+            // A canonical name has either a digest or a tag.
+            Some((repository, _)) if !name.contains('@') => {
+                format!("{repository}@{}", named.index.unwrap_or(named.digest))
+            }
+            _ => name.clone(),
+        });
+        digests.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Names of one image.

@@ -33,12 +33,21 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// What files and directories take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of blocks on the disk.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+}
+
 impl Store {
-    /// Bytes that all of the store takes on its disk, as `du -s` counts.
+    /// What all of the store takes on its disk, as `du -s` and `du -s --inodes` count.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn usage(&self) -> Result<u64, StoreError> {
+    pub fn usage(&self) -> Result<Usage, StoreError> {
         disk_usage(&self.root).map_err(self.failed("counting what it takes"))
     }
 
@@ -66,7 +75,7 @@ impl Store {
     /// When the store cannot be written.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, StoreError> {
         let lock = self.lock()?;
-        let before = self.usage()?;
+        let before = self.usage()?.bytes;
         let mut left = before;
         let mut pruned = Pruned::default();
         for (_, id) in self.oldest_first()? {
@@ -80,7 +89,7 @@ impl Store {
             self.change(&lock, &Change::Remove { id })?;
             self.sweep_layers(&lock)?;
             pruned.images.push((ImageId(id), names));
-            left = self.usage()?;
+            left = self.usage()?.bytes;
         }
         pruned.bytes = before.saturating_sub(left);
         Ok(pruned)
@@ -120,7 +129,7 @@ impl Store {
 
     /// Bytes that a layer takes in the store.
     pub(super) fn layer_bytes(&self, diff_id: Digest) -> io::Result<u64> {
-        disk_usage(&self.layers().join(diff_id.hex()))
+        disk_usage(&self.layers().join(diff_id.hex())).map(|usage| usage.bytes)
     }
 }
 
@@ -128,16 +137,19 @@ impl Store {
 const PIN: &str = "pinned";
 
 /// What a directory and all below it take. What goes while this looks does not count.
-fn disk_usage(path: &Path) -> io::Result<u64> {
+fn disk_usage(path: &Path) -> io::Result<Usage> {
     let metadata = std::fs::symlink_metadata(path)?;
-    let mut bytes = metadata.blocks() * 512;
+    let mut usage = Usage { bytes: metadata.blocks() * 512, inodes: 1 };
     if metadata.is_dir() {
         for entry in std::fs::read_dir(path)? {
             match disk_usage(&entry?.path()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                below => bytes += below?,
+                below => {
+                    let below = below?;
+                    usage = Usage { bytes: usage.bytes + below.bytes, inodes: usage.inodes + below.inodes };
+                }
             }
         }
     }
-    Ok(bytes)
+    Ok(usage)
 }

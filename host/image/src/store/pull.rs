@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::layers::{Held, Wanted};
 use super::load::refused;
+use super::names::Named;
 use super::{Image, LookupError, Store, StoreError, assemble, convert};
 use crate::Limits;
 use crate::credentials::Keychain;
@@ -69,6 +70,9 @@ impl Store {
     /// Fetches an image. One that is here already is only named anew; a name with a digest that is
     /// here needs no registry.
     ///
+    /// Whoever does not want it any more drops the future. Layers that are whole by then stay for the next attempt, until
+    /// something is removed or the store is opened.
+    ///
     /// # Errors
     /// [`PullError`]; the store is then as it was.
     pub async fn pull(
@@ -79,16 +83,21 @@ impl Store {
     ) -> Result<Image, PullError> {
         let name = reference.familiar();
         if reference.digest().is_some()
-            && let Ok(image) = self.get(&reference.canonical())
+            && let Ok(Ok(image)) = self.ask(reference, |store, reference| store.get(&reference.canonical())).await
         {
             progress.event(Event::Cached { name: &name });
             return Ok(image);
         }
         let registry = Registry::new(reference, options).await?;
-        let manifest = registry.manifest().await?;
-        if self.name(manifest.config.digest, manifest.digest, std::slice::from_ref(reference))? {
+        let (manifest, index) = registry.manifest().await?;
+        let named = Named { id: manifest.config.digest, digest: manifest.digest, index };
+        let named_anew = self.ask(reference, move |store, reference| {
+            let there = store.name(named, std::slice::from_ref(reference))?;
+            there.then(|| store.get(&reference.canonical())).transpose().map_err(PullError::from)
+        });
+        if let Some(image) = named_anew.await?? {
             progress.event(Event::Cached { name: &name });
-            return Ok(self.get(&reference.canonical())?);
+            return Ok(image);
         }
         let config = registry.config(manifest.config).await?;
         let documents = verify::documents(&name, manifest, config, &options.limits)?;
@@ -110,13 +119,25 @@ impl Store {
             let assembled = layers.and_then(|layers| {
                 let staging = store.staging()?;
                 assemble::assemble(&staging, &documents, &layers, &limits, progress.as_ref())?;
-                store.publish(staging, documents.id, documents.digest, std::slice::from_ref(&reference))?;
+                store.publish(staging, named, std::slice::from_ref(&reference))?;
                 progress.event(Event::Finished { name: &documents.image });
                 Ok(store.get(&reference.canonical())?)
             });
             assembled.inspect_err(|_| store.tidy())
         });
         assembled.await.map_err(|_| PullError::Interrupted(name))?
+    }
+
+    /// Asks the store, which reads and locks files, on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        reference: &Reference,
+        question: impl FnOnce(&Self, &Reference) -> T + Send + 'static,
+    ) -> Result<T, PullError> {
+        let (store, reference) = (self.clone(), reference.clone());
+        let name = reference.familiar();
+        let answer = tokio::task::spawn_blocking(move || question(&store, &reference)).await;
+        answer.map_err(|_| PullError::Interrupted(name))
     }
 
     /// All layers, lowest first. They need nothing of each other.

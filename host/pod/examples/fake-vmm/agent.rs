@@ -13,6 +13,9 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::behaviour::Behaviour;
 
+/// Nobody listens there; on every other port somebody does.
+const CLOSED_PORT: u32 = 1;
+
 type Answer<T> = Result<Response<T>, Status>;
 
 pub(crate) struct FakeAgent {
@@ -248,6 +251,22 @@ impl Agent for FakeAgent {
     async fn adjust_clock(&self, _: Request<v1::AdjustClockRequest>) -> Answer<v1::AdjustClockResponse> {
         self.enter("adjust-clock").await?;
         Ok(Response::new(v1::AdjustClockResponse { wall_clock_ns: u64::MAX }))
+    }
+
+    async fn forward(&self, request: Request<v1::ForwardRequest>) -> Answer<v1::ForwardResponse> {
+        self.enter("forward").await?;
+        let v1::ForwardRequest { port, token } = request.into_inner();
+        if port == CLOSED_PORT {
+            return Err(Status::not_found("nobody listens"));
+        }
+        self.state.lock().unwrap().tokens.insert(token);
+        Ok(Response::new(v1::ForwardResponse {}))
+    }
+
+    async fn end_forward(&self, request: Request<v1::EndForwardRequest>) -> Answer<v1::EndForwardResponse> {
+        self.enter("end-forward").await?;
+        self.state.lock().unwrap().tokens.remove(&request.into_inner().token);
+        Ok(Response::new(v1::EndForwardResponse {}))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;

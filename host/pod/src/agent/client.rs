@@ -180,6 +180,16 @@ impl Agent {
         self.call("adjust clock", self.client.clone().adjust_clock(request)).await.map(|answer| answer.wall_clock_ns)
     }
 
+    /// Connects to a port of the guest, for [`super::claim`] with the token.
+    pub(crate) async fn forward(&self, request: v1::ForwardRequest) -> Result<(), AgentError> {
+        self.call("forward", self.client.clone().forward(request)).await.map(drop)
+    }
+
+    pub(crate) async fn end_forward(&self, token: u64) -> Result<(), AgentError> {
+        let request = v1::EndForwardRequest { token };
+        self.call("end forward", self.client.clone().end_forward(request)).await.map(drop)
+    }
+
     pub(crate) async fn events(&self, after: u64) -> Result<Streaming<v1::Event>, AgentError> {
         self.call("events", self.client.clone().events(v1::EventsRequest { after })).await
     }

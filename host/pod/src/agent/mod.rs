@@ -12,7 +12,7 @@ mod vsock;
 pub(crate) use client::Agent;
 pub(crate) use events::{GuestEvent, follow};
 pub use stream::{ProcessStreams, StdioWanted, Stream, StreamError};
-pub(crate) use stream::{Tokens, attach, random_token, wait_for_client};
+pub(crate) use stream::{Tokens, attach, claim, random_token, wait_for_client};
 pub use vsock::ConnectError;
 
 use std::sync::Arc;

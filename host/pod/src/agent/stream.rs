@@ -94,6 +94,11 @@ pub(crate) async fn wait_for_client(path: &Path, token: u64) -> Result<UnixStrea
     handshake(path, "socket", token).await.map(Stream::into_inner)
 }
 
+/// Takes over a connection to a port that the agent has made.
+pub(crate) async fn claim(path: &Path, token: u64, deadline: Duration) -> Result<Stream, StreamError> {
+    within(deadline, "connection", handshake(path, "connection", token)).await
+}
+
 /// Random and not zero.
 pub(crate) fn random_token() -> std::io::Result<u64> {
     loop {
@@ -124,10 +129,16 @@ async fn attach_one(
     if token == 0 {
         return Ok(None);
     }
-    match tokio::time::timeout(deadline, handshake(path, name, token)).await {
-        Ok(stream) => stream.map(Some),
-        Err(_) => Err(StreamError::Deadline { name, after: deadline }),
-    }
+    within(deadline, name, handshake(path, name, token)).await.map(Some)
+}
+
+async fn within<T>(
+    deadline: Duration,
+    name: &'static str,
+    work: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, StreamError> {
+    let done = tokio::time::timeout(deadline, work).await;
+    done.unwrap_or(Err(StreamError::Deadline { name, after: deadline }))
 }
 
 async fn handshake(path: &Path, name: &'static str, token: u64) -> Result<Stream, StreamError> {

@@ -22,6 +22,10 @@ pub struct HostUsage {
     pub memory_limit: u64,
     /// Of that, what neither the page cache nor the kernel holds: guest memory that was touched, and the VMM's own.
     pub memory_anon: u64,
+    /// Of `memory`, blocks of files that have not been used for a while.
+    pub memory_inactive_file: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
     /// Resident memory of the VMM process, guest included.
     pub vmm_resident: u64,
 }
@@ -44,6 +48,9 @@ impl HostUsage {
         usage.memory_peak = number("memory.peak");
         usage.memory_limit = read("memory.max").trim().parse().unwrap_or(u64::MAX);
         usage.memory_anon = keyed(&memory, "anon");
+        usage.memory_inactive_file = keyed(&memory, "inactive_file");
+        usage.page_faults = keyed(&memory, "pgfault");
+        usage.major_page_faults = keyed(&memory, "pgmajfault");
         usage
     }
 }
@@ -74,12 +81,13 @@ mod tests {
             ("cpu.stat", "usage_usec 10\nuser_usec 6\nsystem_usec 4\nthrottled_usec 3\n"),
             ("memory.current", "4096\n"),
             ("memory.max", "max\n"),
-            ("memory.stat", "anon 100\nfile 200\n"),
+            ("memory.stat", "anon 100\nfile 200\ninactive_file 30\npgfault 4\npgmajfault 2\n"),
         ] {
             std::fs::write(mount.path().join("husk/a").join(file), text).unwrap();
         }
         let usage = HostUsage::read(Some(&cgroup), std::process::id());
         assert_eq!((usage.cpu_us, usage.cpu_throttled_us, usage.memory, usage.memory_anon), (10, 3, 4096, 100));
+        assert_eq!((usage.memory_inactive_file, usage.page_faults, usage.major_page_faults), (30, 4, 2));
         assert_eq!((usage.memory_limit, usage.memory_peak), (u64::MAX, 0));
         assert!(usage.vmm_resident > 0);
     }

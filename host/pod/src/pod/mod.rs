@@ -1,11 +1,12 @@
 //! A running pod: its VM, its containers, its end.
 //!
 //! [`start`] is the recipe of a pod, [`create`] that of a container; [`process`] acts on what runs, [`resize`] makes the
-//! pod larger and smaller ([`size`] is what is known of that), [`stop`] ends it. [`clock`] keeps the guest's wall clock in
+//! pod larger and smaller ([`size`] is what is known of that), [`forward`] connects to its ports, [`stop`] ends it. [`clock`] keeps the guest's wall clock in
 //! step. [`table`] is what the host knows of containers, in the words of [`status`]: it never waits for the guest.
 
 mod clock;
 mod create;
+mod forward;
 mod process;
 mod resize;
 mod size;
@@ -21,7 +22,7 @@ use std::time::Instant;
 
 use husk_vmm_control::Timeline;
 use oci_spec::runtime::Spec;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::agent::Agent;
@@ -35,6 +36,7 @@ use crate::spec::{PodTraits, VmSize};
 use crate::vmm::{VmEnded, Vmm, ended_now};
 use crate::volumes::Volumes;
 
+pub use forward::{FORWARDS_MAX, Forward};
 pub use status::{ContainerState, ContainerStatus, ExitStatus, PodEvent};
 
 use size::Size;
@@ -119,6 +121,8 @@ pub struct Pod {
     cgroup: Option<Cgroup>,
     volumes: Volumes,
     shares: Shares,
+    /// Places for connections to the pod's ports.
+    forwards: Arc<Semaphore>,
     table: Arc<Table>,
     /// Becomes true when the VM is over and nothing but logs is left of it.
     released: watch::Receiver<bool>,

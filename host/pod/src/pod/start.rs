@@ -13,10 +13,10 @@ use husk_vmm_control::{Boot, CallError, ErrorKind};
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::clock;
 use super::size::Size;
 use super::table::Table;
 use super::{BootTimeline, Pod, PodConfig, micros_since};
+use super::{clock, forward};
 use crate::agent::{Agent, follow};
 use crate::assets::Assets;
 use crate::devices::{Access, Devices};
@@ -118,6 +118,7 @@ async fn start(config: PodConfig) -> Result<Arc<Pod>, StartError> {
         kernel_release: text::printable(&hello.kernel_release, 64),
         volumes: Volumes::new(agent.clone(), Arc::clone(&devices)),
         shares: Shares::new(agent.clone(), Arc::clone(&vmm)),
+        forwards: forward::places(),
         vmm,
         agent,
         devices,

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, bail};
 use husk_client::Dirs;
 use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::asynchronous::Server;
@@ -33,6 +34,7 @@ pub(crate) fn serve(args: &Args) -> anyhow::Result<()> {
     // session already.
     let _ = rustix::process::setsid();
     log::init(args.bundle.as_deref(), args.debug);
+    raise_files();
     if rustix::process::geteuid().is_root() {
         own_mounts().context("making a mount namespace of its own")?;
     }
@@ -90,6 +92,14 @@ fn take_stdin() -> anyhow::Result<UnixListener> {
     rustix::stdio::dup2_stdin(&null).context("closing standard input")?;
     listener.set_nonblocking(true).context("setting the socket up")?;
     Ok(listener)
+}
+
+/// Streams, attached clients and connections to ports are descriptors, and the soft limit of a login is 1024.
+fn raise_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("the limit of open files stays as it is: {errno}");
+    }
 }
 
 /// Mounts made elsewhere arrive here; whatever were mounted here would stay here. Before any thread is started: the

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// Where an output stream goes.
+use husk_client::STDIN_ATTACH;
+
+/// Where a stream goes, or comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// A named pipe that the other side has made.
@@ -15,6 +17,8 @@ pub(crate) enum Destination {
     CriLog(PathBuf),
     /// Fed to a logging program.
     Logger(Logger),
+    /// From whoever attaches; for standard input only.
+    Attached,
 }
 
 /// A logging program as containerd's shims run it.
@@ -27,7 +31,8 @@ pub(crate) struct Logger {
 /// A stream's name that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{stream} {name:?}: {reason}; use the absolute path of a FIFO, file:///PATH, binary:///PATH or cri-log:///PATH"
+    "{stream} {name:?}: {reason}; use the absolute path of a FIFO, for output file:///PATH, binary:///PATH or \
+     cri-log:///PATH, for a container's input {STDIN_ATTACH}"
 )]
 pub(crate) struct InvalidDestination {
     pub(crate) stream: &'static str,
@@ -44,6 +49,9 @@ impl Destination {
         }
         if name.bytes().any(|byte| byte == 0) {
             return Err(invalid("it contains a zero byte"));
+        }
+        if name == STDIN_ATTACH {
+            return if stream == "stdin" { Ok(Some(Self::Attached)) } else { Err(invalid("it is for stdin only")) };
         }
         let Some((scheme, rest)) = name.split_once("://") else {
             return absolute(name.as_bytes().to_vec()).map(Self::Fifo).map(Some).ok_or_else(|| invalid("not absolute"));
@@ -116,6 +124,13 @@ mod tests {
         assert_eq!(parse("fifo:///run/f"), Some(Destination::Fifo("/run/f".into())));
         assert_eq!(parse("file:///var/log/a%20b"), Some(Destination::File("/var/log/a b".into())));
         assert_eq!(parse("cri-log:///var/log/0.log"), Some(Destination::CriLog("/var/log/0.log".into())));
+    }
+
+    #[test]
+    fn only_input_can_come_from_who_attaches() {
+        assert_eq!(Destination::parse("stdin", "attach://").unwrap(), Some(Destination::Attached));
+        assert!(Destination::parse("stdout", "attach://").is_err());
+        assert!(Destination::parse("stdin", "attach:///x").is_err());
     }
 
     #[test]

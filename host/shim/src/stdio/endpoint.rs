@@ -43,6 +43,8 @@ pub(crate) enum OpenError {
     Logger(#[from] LoggerError),
     #[error("stdin {}: only a FIFO can be read", .path.display())]
     NotReadable { path: PathBuf },
+    #[error("{stream} {name:?}: it must be the path of a FIFO whose other end you hold open")]
+    NotAFifo { stream: &'static str, name: String },
     #[error("stderr {name:?}: a terminal has none, its output is all stdout; leave it empty")]
     TerminalStderr { name: String },
 }
@@ -50,9 +52,17 @@ pub(crate) enum OpenError {
 /// The host's ends of a process's streams; `None` is `/dev/null`.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
-    pub(crate) stdin: Option<Input>,
+    pub(crate) stdin: Option<Source>,
     pub(crate) stdout: Option<Sink>,
     pub(crate) stderr: Option<Sink>,
+}
+
+/// Where standard input comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Fifo(Input),
+    /// Whoever attaches.
+    Attached,
 }
 
 /// Where one output stream's bytes go.
@@ -80,8 +90,10 @@ impl Endpoints {
         let stdin = match stdin {
             None => None,
             Some(Destination::Fifo(path)) => {
-                Some(fifo::open_input(&path, lifetime).map_err(|source| io_error("stdin", path, source))?)
+                let input = fifo::open_input(&path, lifetime).map_err(|source| io_error("stdin", path, source))?;
+                Some(Source::Fifo(input))
             }
+            Some(Destination::Attached) => Some(Source::Attached),
             Some(Destination::File(path) | Destination::CriLog(path)) => return Err(OpenError::NotReadable { path }),
             Some(Destination::Logger(logger)) => return Err(OpenError::NotReadable { path: logger.binary }),
         };
@@ -138,10 +150,12 @@ async fn open_sink(
             let Inputs { stdout, stderr } = logger::start(&logger, owner).await?;
             Some(Sink::Logger(if stream == "stderr" { stderr } else { stdout }))
         }
+        // The name is refused where it is read.
+        Some(Destination::Attached) => None,
     })
 }
 
-fn io_error(stream: &'static str, path: PathBuf, source: io::Error) -> OpenError {
+pub(super) fn io_error(stream: &'static str, path: PathBuf, source: io::Error) -> OpenError {
     OpenError::Io { stream, path, source }
 }
 

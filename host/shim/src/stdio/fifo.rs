@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::io::Errno;
+use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
 /// What the end of the other side means.
@@ -45,5 +46,40 @@ pub(crate) fn open_output(path: &Path, lifetime: Lifetime) -> io::Result<pipe::S
             Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => both(),
             opened => opened,
         },
+    }
+}
+
+/// A client's FIFO that the client reads, for as long as it does.
+#[derive(Debug)]
+pub(crate) struct Outlet(pipe::Sender);
+
+impl Outlet {
+    /// Opens for writing; the client must have opened its end.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        match pipe::OpenOptions::new().open_sender(path) {
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                Err(io::Error::new(error.kind(), "nobody has opened it for reading"))
+            }
+            opened => opened.map(Self),
+        }
+    }
+
+    /// Writes all of `bytes`, however long the client takes; an error when it has closed its end.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.0.writable().await?;
+            match self.0.try_write(bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when the client has closed its end.
+    pub(crate) async fn left(&self) {
+        // An error means that the runtime is ending.
+        let _ = self.0.ready(Interest::ERROR).await;
     }
 }

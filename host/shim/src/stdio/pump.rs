@@ -7,23 +7,34 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
+use super::attach::CLIENTS_MAX;
 use super::cri_log::CriLog;
-use super::endpoint::{Endpoints, Sink};
+use super::endpoint::{Endpoints, Sink, Source};
 use super::fifo::Input;
+use super::inlet::{self, Inlet};
+use super::taps::Taps;
 
 /// Bytes in flight per stream, beside what pipes and sockets hold.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 
 /// The copying of one process's streams. Dropping it ends the copying.
 #[derive(Debug)]
 pub(crate) struct Pumps {
     stdin: Option<AbortHandle>,
     close_stdin: Arc<Notify>,
+    /// Where clients that attach feed the process.
+    pub(super) inlet: Option<Arc<Inlet>>,
+    /// Where they read: stdout's and stderr's.
+    pub(super) taps: [Option<Arc<Taps>>; 2],
+    /// Places for such clients.
+    pub(super) clients: Arc<Semaphore>,
+    /// The process has ended.
+    exited: watch::Sender<bool>,
     outputs: Vec<AbortHandle>,
-    /// Output streams that have not ended.
+    /// Output streams that have not ended, and attached clients that have not got all of them.
     live: watch::Receiver<usize>,
     /// Bytes of output copied so far.
     moved: Arc<AtomicU64>,
@@ -38,36 +49,51 @@ impl Pumps {
     {
         let logs = endpoints.logs();
         let close_stdin = Arc::new(Notify::new());
-        let stdin = endpoints.stdin.zip(stdin).map(|(input, stream)| {
-            let close = Arc::clone(&close_stdin);
-            tokio::spawn(copy_in(input, stream, close)).abort_handle()
+        let mut inlet = None;
+        let stdin = endpoints.stdin.zip(stdin).map(|(source, stream)| match source {
+            Source::Fifo(input) => {
+                let close = Arc::clone(&close_stdin);
+                tokio::spawn(copy_in(input, stream, close)).abort_handle()
+            }
+            Source::Attached => {
+                let (opened, pieces) = Inlet::new();
+                inlet = Some(opened);
+                tokio::spawn(inlet::feed(pieces, stream)).abort_handle()
+            }
         });
         let moved = Arc::new(AtomicU64::new(0));
-        let pairs = [("stdout", endpoints.stdout.zip(stdout)), ("stderr", endpoints.stderr.zip(stderr))];
-        let (live, watch) = watch::channel(pairs.iter().filter(|(_, pair)| pair.is_some()).count());
+        let exited = watch::Sender::new(false);
+        let (live, watch) = watch::channel(0);
         let live = Arc::new(live);
-        let outputs = pairs
-            .into_iter()
-            .filter_map(|(name, pair)| {
-                let (sink, stream) = pair?;
-                let (ended, moved) = (Ended(Arc::clone(&live)), Arc::clone(&moved));
-                let copying = async move {
-                    copy_out(name, stream, sink, &moved).await;
-                    drop(ended);
-                };
-                Some(tokio::spawn(copying).abort_handle())
-            })
-            .collect();
-        Self { stdin, close_stdin, outputs, live: watch, moved, logs }
+        let mut outputs = Vec::new();
+        let mut copy = |name, pair: Option<(Sink, S)>| {
+            let (sink, stream) = pair?;
+            let taps = Taps::new(name, exited.subscribe(), Arc::clone(&live));
+            let (ended, moved, theirs) = (Live::new(&live), Arc::clone(&moved), Arc::clone(&taps));
+            let copying = async move {
+                copy_out(name, stream, sink, &theirs, &moved).await;
+                theirs.end();
+                drop(ended);
+            };
+            outputs.push(tokio::spawn(copying).abort_handle());
+            Some(taps)
+        };
+        let taps = [copy("stdout", endpoints.stdout.zip(stdout)), copy("stderr", endpoints.stderr.zip(stderr))];
+        let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+        Self { stdin, close_stdin, inlet, taps, clients, exited, outputs, live: watch, moved, logs }
     }
 
     /// Ends standard input after what has been written to it so far.
     pub(crate) fn close_stdin(&self) {
-        self.close_stdin.notify_one();
+        match &self.inlet {
+            Some(inlet) => inlet.close(),
+            None => self.close_stdin.notify_one(),
+        }
     }
 
-    /// The process has ended: nobody reads its input any more.
-    pub(crate) fn stop_stdin(&self) {
+    /// The process has ended: nobody reads its input any more, and its last output is not held back.
+    pub(crate) fn process_ended(&self) {
+        self.exited.send_replace(true);
         if let Some(stdin) = &self.stdin {
             stdin.abort();
         }
@@ -110,23 +136,30 @@ impl Pumps {
 
 impl Drop for Pumps {
     fn drop(&mut self) {
-        self.stop_stdin();
+        self.process_ended();
         for output in &self.outputs {
             output.abort();
         }
     }
 }
 
-/// Counts a stream as ended when its task is over, however it ended.
-struct Ended(Arc<watch::Sender<usize>>);
+/// Counts a task as copying until it is over, however it ends.
+pub(super) struct Live(Arc<watch::Sender<usize>>);
 
-impl Drop for Ended {
+impl Live {
+    pub(super) fn new(live: &Arc<watch::Sender<usize>>) -> Self {
+        live.send_modify(|live| *live = live.saturating_add(1));
+        Self(Arc::clone(live))
+    }
+}
+
+impl Drop for Live {
     fn drop(&mut self) {
         self.0.send_modify(|live| *live = live.saturating_sub(1));
     }
 }
 
-async fn copy_out(name: &str, mut from: impl AsyncRead + Unpin, mut sink: Sink, moved: &AtomicU64) {
+async fn copy_out(name: &str, mut from: impl AsyncRead + Unpin, mut sink: Sink, taps: &Taps, moved: &AtomicU64) {
     let mut buffer = vec![0; BUFFER];
     // A read error is the end of the VM or of the connection: there is no more output.
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
@@ -138,6 +171,7 @@ async fn copy_out(name: &str, mut from: impl AsyncRead + Unpin, mut sink: Sink, 
             }
             sink = Sink::Discard;
         }
+        taps.offer(bytes).await;
         moved.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
     if let Err(error) = sink.finish().await {
@@ -162,11 +196,18 @@ async fn copy_in<S: AsyncRead + AsyncWrite + Unpin>(input: Input, mut to: S, clo
     };
     // Whoever still writes learns that nobody reads.
     drop((receiver, keeper));
-    if written.is_err() || to.shutdown().await.is_err() {
-        return;
+    if written.is_ok() {
+        end_input(to).await;
     }
-    // The connection stays whole until the guest closes it: ours closing first could overtake the last bytes.
-    while let Ok(1..) = to.read(&mut buffer).await {}
+}
+
+/// Ends the process's input. The connection stays whole until the guest closes it: ours closing first could overtake the
+/// last bytes.
+pub(super) async fn end_input<S: AsyncRead + AsyncWrite + Unpin>(mut to: S) {
+    if to.shutdown().await.is_ok() {
+        let mut rest = [0; 64];
+        while let Ok(1..) = to.read(&mut rest).await {}
+    }
 }
 
 /// Copies what the FIFO holds now. Read past the runtime, whose idea of readiness may lag behind the kernel's.

@@ -1,12 +1,14 @@
 //! Why a request was refused, and the ttrpc status that says so.
 
 use husk_client::InvalidId;
-use husk_pod::{AssetError, CgroupError, CreateError, ErrorKind, ProcessError, ResizeError, StartError, TeardownError};
+use husk_pod::{
+    AssetError, CgroupError, CreateError, ErrorKind, ForwardError, ProcessError, ResizeError, StartError, TeardownError,
+};
 use ttrpc::{Code, get_status};
 
 use super::process::WrongPhase;
 use crate::bundle::BundleError;
-use crate::stdio::OpenError;
+use crate::stdio::{AttachError, OpenError};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -50,6 +52,10 @@ pub(crate) enum Error {
     Guest(Box<ProcessError>),
     #[error("pod {pod}: {source}")]
     Resize { pod: String, source: Box<ResizeError> },
+    #[error("container {container}: {source}")]
+    Attach { container: String, source: Box<AttachError> },
+    #[error("pod {pod}: {source}")]
+    Forward { pod: String, source: Box<ForwardError> },
     #[error(transparent)]
     Teardown(#[from] TeardownError),
     #[error("the shim failed inside: {0}; its log tells more")]
@@ -74,6 +80,13 @@ impl Error {
             Self::Create(source) => code(source.kind()),
             Self::Guest(source) => code(source.kind()),
             Self::Resize { source, .. } => code(source.kind()),
+            Self::Forward { source, .. } => code(source.kind()),
+            Self::Attach { source, .. } => match **source {
+                AttachError::Open(_) => Code::INVALID_ARGUMENT,
+                AttachError::NoStream { .. } | AttachError::InputEnded | AttachError::TooMany => {
+                    Code::FAILED_PRECONDITION
+                }
+            },
         }
     }
 }

@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use ttrpc::asynchronous::TtrpcContext;
 
 use super::engine::Engine;
+use crate::stdio;
 
 #[derive(Debug)]
 pub(super) struct PodService {
@@ -39,6 +40,10 @@ impl api::Pod for PodService {
         Ok(self.engine.host_stats()?)
     }
 
+    async fn usage(&self, _: &TtrpcContext, request: api::UsageRequest) -> ttrpc::Result<api::Usage> {
+        Ok(self.engine.usage(&request.id).await?)
+    }
+
     async fn resize(&self, _: &TtrpcContext, request: api::ResizeRequest) -> ttrpc::Result<api::ResizeResponse> {
         let size = self.engine.resize_pod(&resources(&request)).await?;
         Ok(api::ResizeResponse {
@@ -46,6 +51,19 @@ impl api::Pod for PodService {
             vcpus: u32::from(size.vcpus),
             ..api::ResizeResponse::default()
         })
+    }
+
+    async fn attach(&self, _: &TtrpcContext, request: api::AttachRequest) -> ttrpc::Result<api::AttachResponse> {
+        let api::AttachRequest { container_id, stdin, stdout, stderr, close_stdin, .. } = request;
+        let names = stdio::Request { stdin, stdout, stderr, terminal: false };
+        self.engine.attach(&container_id, names, close_stdin)?;
+        Ok(api::AttachResponse::default())
+    }
+
+    async fn forward(&self, _: &TtrpcContext, request: api::ForwardRequest) -> ttrpc::Result<api::ForwardResponse> {
+        let api::ForwardRequest { port, stdin, stdout, .. } = request;
+        self.engine.forward(port, stdio::Request { stdin, stdout, ..stdio::Request::default() }).await?;
+        Ok(api::ForwardResponse::default())
     }
 
     async fn reopen_log(

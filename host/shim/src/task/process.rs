@@ -199,7 +199,7 @@ impl Process {
         let settled = |phase: &Phase| !matches!(phase, Phase::Creating | Phase::Starting { .. });
         self.phase.subscribe().wait_for(settled).await.ok()?;
         if let Some(pumps) = self.pumps() {
-            pumps.stop_stdin();
+            pumps.process_ended();
             pumps.drained_or_idle(IDLE, FLOW).await;
         }
         let before = self.advance("stopped", |phase| match phase {

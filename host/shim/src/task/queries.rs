@@ -11,6 +11,7 @@ use super::engine::{Engine, Kind, Vm};
 use super::error::Error;
 use super::process::Phase;
 use super::stats;
+use super::usage;
 use crate::stdio;
 
 /// One process as State answers it.
@@ -64,6 +65,12 @@ impl Engine {
         Ok(stats::metrics(&self.running_pod()?.stats(guest_id(task.kind, id)).await?))
     }
 
+    /// The same with what containerd has no words for.
+    pub(super) async fn usage(&self, id: &str) -> Result<api::Usage, Error> {
+        let task = self.task(id)?;
+        Ok(usage::usage(self.running_pod()?.stats(guest_id(task.kind, id)).await?))
+    }
+
     /// What the pod takes of the host.
     pub(super) fn host_stats(&self) -> Result<api::PodStats, Error> {
         let usage = self.running_pod()?.host_usage();
@@ -78,6 +85,9 @@ impl Engine {
             memory_limit: usage.memory_limit,
             memory_anon: usage.memory_anon,
             vmm_resident: usage.vmm_resident,
+            memory_inactive_file: usage.memory_inactive_file,
+            page_faults: usage.page_faults,
+            major_page_faults: usage.major_page_faults,
             ..api::PodStats::default()
         })
     }

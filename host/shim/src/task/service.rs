@@ -239,7 +239,7 @@ mod tests {
         }
         let mut calls: Vec<_> = services["husk.shim.v1.Pod"].methods.keys().map(String::as_str).collect();
         calls.sort_unstable();
-        assert_eq!(calls, ["Inspect", "Processes", "ReopenLog", "Resize", "Stats"]);
+        assert_eq!(calls, ["Attach", "Forward", "Inspect", "Processes", "ReopenLog", "Resize", "Stats", "Usage"]);
     }
 
     #[test]

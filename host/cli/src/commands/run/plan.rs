@@ -7,7 +7,7 @@ use crate::error::Advise as _;
 use crate::pods::ids;
 use crate::pods::plan::{CapabilityPlan, ContainerPlan, ExitPolicy, Kind, Limits, PodPlan, RestartPolicy, UserPlan};
 use crate::spec::resources;
-use crate::terminal::signals;
+use husk_spec::signals;
 
 /// `no`, `always`, `on-failure` as podman has them.
 pub(super) fn restart(text: &str) -> Result<RestartPolicy, String> {

@@ -9,7 +9,7 @@ use super::super::ids;
 use super::super::record::ContainerRecord;
 use super::{Failure, Target};
 use crate::spec::{self, ExecInputs};
-use crate::terminal::signals;
+use husk_spec::signals;
 
 /// How long a killed command may take to be gone.
 const KILL_END: Duration = Duration::from_secs(5);

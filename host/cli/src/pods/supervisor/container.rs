@@ -19,10 +19,11 @@ const POLL: Duration = Duration::from_millis(200);
 /// Exit code of a container that could not be started, as Kubernetes reports it.
 const START_ERROR: u32 = 128;
 
-/// A container that runs, with the streams that must stay open meanwhile; none of one that was taken over.
+/// A container that runs.
 pub(super) struct Begun {
     container: ContainerRecord,
-    streams: Option<runner::DetachedStreams>,
+    /// Started here, not taken over.
+    fresh: bool,
 }
 
 impl Supervisor {
@@ -74,10 +75,9 @@ impl Supervisor {
     /// A run to its end, with its hooks and probes.
     async fn run_attended(&self, begun: Begun, started: impl FnOnce() + Send) -> Ended {
         let reason = Reason::default();
-        let container = begun.container.clone();
-        let fresh = begun.streams.is_some();
+        let Begun { container, fresh } = begun;
         tokio::select! {
-            ended = self.collect(&container.id, begun, &reason) => ended,
+            ended = self.collect(&container.id, &reason) => ended,
             never = self.attend(&container, fresh, &reason, started) => match never {},
         }
     }
@@ -88,20 +88,20 @@ impl Supervisor {
         if container.state.has_processes() {
             match self.shim.state(id, None).await {
                 Ok(state) if matches!(state.status, TaskStatus::Running | TaskStatus::Paused | TaskStatus::Stopped) => {
-                    return Ok(Some(Begun { container, streams: None }));
+                    return Ok(Some(Begun { container, fresh: false }));
                 }
                 _ => {}
             }
         }
-        let streams = runner::detached_streams(&self.dir, &container)?;
-        let started = match runner::create(&self.shim, &self.dir, &container, streams.stdio.clone()).await {
+        let stdio = runner::detached_streams(&self.dir, &container);
+        let started = match runner::create(&self.shim, &self.dir, &container, stdio).await {
             Ok(()) => runner::start(&self.shim, &container).await,
             Err(error) => Err(error),
         };
         match started {
             Ok(pid) => {
                 self.change(id, |c| c.state.running(pid, Timestamp::now()));
-                Ok(Some(Begun { container, streams: Some(streams) }))
+                Ok(Some(Begun { container, fresh: true }))
             }
             Err(error) => {
                 let code = match error.exit_code() {
@@ -115,9 +115,8 @@ impl Supervisor {
     }
 
     /// Waits for the end and puts it on record before the task is deleted.
-    async fn collect(&self, id: &str, begun: Begun, reason: &Reason) -> Ended {
+    async fn collect(&self, id: &str, reason: &Reason) -> Ended {
         let mut ended = runner::wait(&self.shim, id).await;
-        drop(begun);
         let reason = reason.lock().ok().and_then(|mut reason| reason.take());
         ended.message = ended.message.or(reason);
         self.change(id, |c| {

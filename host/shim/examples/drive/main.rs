@@ -1,10 +1,12 @@
 //! Drives a real pod through the shim, with the client that the front doors use: two containers, exec, streams, a log,
-//! a terminal, a memory limit, and an end that leaves nothing.
+//! a terminal, a memory limit, clients that join ([`joins`]), and an end that leaves nothing.
 //!
 //! Usage: `drive SHIM IMAGE`, as root on a machine with KVM, with `HUSK_VMM`, `HUSK_KERNEL` and `HUSK_INITRAMFS` set.
 //! IMAGE is an EROFS file with busybox at `/bin/busybox` and its applets beside it.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a failed step ends the program")]
+
+mod joins;
 
 use std::fs;
 use std::future::Future;
@@ -34,7 +36,7 @@ async fn main() -> Result<()> {
 
     let sandbox = bench.bundle(POD, &json!({}), &json!({ "container-type": "sandbox" }))?;
     let shim = launcher.launch(POD, &sandbox).await.context("launching the shim")?;
-    let result = drive(&bench, &shim, &sandbox).await;
+    let result = drive(&bench, &shim, &sandbox, &dirs).await;
     if result.is_err() {
         for log in ["shim.log", "vmm.log", "console.log"] {
             let path = dirs.shim_state("drive", POD)?.join(log);
@@ -59,7 +61,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn drive(bench: &Bench, shim: &Shim, sandbox: &Path) -> Result<()> {
+async fn drive(bench: &Bench, shim: &Shim, sandbox: &Path, dirs: &Dirs) -> Result<()> {
     step("the sandbox boots a VM", async {
         let pid = shim.create(CreateTask { id: POD.into(), bundle: sandbox.into(), ..CreateTask::default() }).await?;
         ensure!(shim.start(POD).await? == pid);
@@ -87,6 +89,7 @@ async fn drive(bench: &Bench, shim: &Shim, sandbox: &Path) -> Result<()> {
     .await?;
     step("a long-running container with a log", logged(bench, shim)).await?;
     step("a terminal has a size and passes keys", terminal(bench, shim)).await?;
+    joins::drive(bench, shim, dirs).await?;
     step("a container over its memory limit says so", oom(bench, shim)).await?;
     step("a program that is not there is an error, not a hang", async {
         let bundle = bench.container("missing", &["/no/such/program"], &json!({}), false)?;

@@ -1,0 +1,4 @@
+//! Further processes in a running container.
+
+mod process;
+mod sync;
