@@ -85,10 +85,8 @@ pub(crate) async fn serve(stream: TcpStream, shared: Arc<Shared>, stranger: Stra
         *session.lock().unwrap_or_else(PoisonError::into_inner) = accepted;
         std::future::ready(Ok::<_, Infallible>(reply))
     });
-    let served = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let served =
+        http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service).with_upgrades();
     match tokio::time::timeout(REQUEST, served).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a request to the streaming server failed"),

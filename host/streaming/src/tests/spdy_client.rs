@@ -68,6 +68,7 @@ impl Client {
     pub(super) async fn connect(url: &str, protocols: &[&str]) -> Self {
         let (head, stream) = request(url, "POST", &upgrade(protocols)).await;
         assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
         let (mut read, write) = stream.into_split();
         let (sender, frames) = mpsc::unbounded_channel();
         let (reads, mut may_read) = watch::channel(true);

@@ -29,6 +29,7 @@ async fn connect(url: &str, protocols: &str) -> (String, Socket) {
     );
     let (head, stream) = request(url, "GET", &headers).await;
     if head.starts_with("http/1.1 101 ") {
+        assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
         assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
     }
     (head, WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
