@@ -140,7 +140,7 @@ until_state() {
 # on_terminal COMMAND: a command line of the shell with a terminal of 33 lines and 101 columns; prints what a person would
 # see, without carriage returns.
 on_terminal() {
-    script -qec "stty rows 33 cols 101; $1" /dev/null </dev/null | tr -d '\r\0'
+    script -qec "stty rows 33 cols 101; $1" /dev/null </dev/null | tr -d '\r'
 }
 
 the_runtime_says_who_it_is() {
@@ -255,7 +255,7 @@ exec_on_a_terminal_has_its_size() {
     local seen
     # The size comes after the start, as from any terminal.
     seen=$(on_terminal "crictl exec -it $(fact talker) sh -c 'tty; i=0; until [ \"\$(stty size)\" = \"33 101\" ] || [ \$i = 20 ]; do sleep 0.5; i=\$((i + 1)); done; stty size'")
-    grep -q '^/dev/pts/' <<<"$seen" || grep -q '^/dev/console' <<<"$seen"
+    grep -qE '/dev/(pts/[0-9]|console)' <<<"$seen"
     grep -qx '33 101' <<<"$seen"
 }
 
@@ -270,7 +270,7 @@ attach_speaks_with_the_first_process() {
 attach_on_a_terminal_shows_a_prompt() {
     container terminal "$busybox_image" '["sh"]' '{"stdin": true, "tty": true}'
     (sleep 5; printf 'echo here: $((6 * 7)); exit\r'; sleep 5) |
-        script -qec "crictl attach -it $(fact terminal)" /dev/null | tr -d '\r\0' >"$facts/seen"
+        script -qec "crictl attach -it $(fact terminal)" /dev/null | tr -d '\r' >"$facts/seen"
     grep -q '^here: 42' "$facts/seen"
     until_state "$(fact terminal)" CONTAINER_EXITED
 }

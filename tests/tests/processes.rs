@@ -64,7 +64,7 @@ fn a_detached_terminal_is_attached_to_and_signals_reach_what_has_none() {
     terminal.shows("sized-2");
     terminal.types("exit 3\n");
     assert_eq!(terminal.ends(), 3);
-    husk.wait_for_exit("typed");
+    assert_eq!(husk.wait_for_exit("typed").exit_code(), 3);
     husk.ok(&["rm", "typed"]);
 
     let script = "trap 'exit 9' TERM; while :; do echo tick; sleep 1; done";
