@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Engine, new_id};
 use crate::error::Error;
-use crate::state::{Container, ContainerPhase};
+use crate::state::Container;
 
 /// The engine as the streaming server sees it.
 #[derive(Debug)]
@@ -97,10 +97,8 @@ impl Runtime for Streams {
         } else {
             copying.finish().await;
         }
-        match container.phase() {
-            ContainerPhase::Exited { exit_code, .. } => Ok(u32::try_from(exit_code).unwrap_or_default()),
-            _ => Ok(0),
-        }
+        // How the container ended is its status's to tell, as with containerd: a client that saw its end saw all.
+        Ok(0)
     }
 
     async fn port_forward(&self, sandbox: &str, port: u16, stream: DataStream) -> Result<(), StreamError> {
