@@ -52,12 +52,28 @@ impl ShareLease {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    /// It is read-only by the host's doing in some places and not in others: for the guest, which sees one file system,
+    /// it is not.
+    pub(crate) fn is_writable_below(&self) -> bool {
+        self.key.access == Access::ReadOnlyAbove
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     identity: Identity,
-    read_only: bool,
+    access: Access,
+}
+
+/// Who lets nobody write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Access {
+    ReadWrite,
+    /// The VMM, to all of the tree.
+    ReadOnly,
+    /// The host's kernel, to the tree's own mount; mounts below it are as the host has them.
+    ReadOnlyAbove,
 }
 
 #[derive(Debug)]
@@ -93,14 +109,23 @@ impl Shares {
     pub(crate) async fn acquire(&self, wanted: &HostTree, read_only: bool) -> Result<ShareLease, ShareError> {
         let opened = wanted.clone();
         // The host's file systems may be slow.
-        let tree = tokio::task::spawn_blocking(move || Tree::open(&opened));
-        let tree = tree
-            .await
-            .map_err(|error| TreeError::Open { path: wanted.source.clone(), source: std::io::Error::other(error) })??;
+        let failed = |source| TreeError::Open { path: wanted.source.clone(), source };
+        let tree = tokio::task::spawn_blocking(move || {
+            let tree = Tree::open(&opened)?;
+            let mixed = read_only && opened.writable_below && tree.socket.is_none();
+            Ok::<_, TreeError>((mixed.then(|| tree.has_mounts_below()).transpose(), tree))
+        });
+        let (mixed, tree) = tree.await.map_err(|error| failed(std::io::Error::other(error)))??;
+        let access = match (read_only, mixed.map_err(failed)?) {
+            (false, _) => Access::ReadWrite,
+            (true, Some(true)) => Access::ReadOnlyAbove,
+            (true, _) => Access::ReadOnly,
+        };
         let identity = tree.identity;
         let mut table = self.table.lock().await;
-        let writable = Key { identity, read_only: false };
-        let key = if table.shares.contains_key(&writable) { writable } else { Key { identity, read_only } };
+        let writable = Key { identity, access: Access::ReadWrite };
+        let shared = access == Access::ReadOnly && table.shares.contains_key(&writable);
+        let key = if shared { writable } else { Key { identity, access } };
         if let Some(share) = table.shares.get_mut(&key) {
             share.users = share.users.saturating_add(1);
             return Ok(ShareLease { key, name: share.name.clone() });
@@ -112,7 +137,7 @@ impl Shares {
             Some(self.connect(&name, tree, path).await?)
         } else {
             let slot = self.device(&mut table, &path).await?;
-            self.show(slot, &name, tree, read_only, path).await?;
+            self.show(slot, &name, tree, access, path).await?;
             None
         };
         table.shares.insert(key, Share { name: name.clone(), users: 1, proxy });
@@ -143,11 +168,11 @@ impl Shares {
         slot: SlotIndex,
         name: &str,
         tree: Tree,
-        read_only: bool,
+        access: Access,
         path: String,
     ) -> Result<(), ShareError> {
-        let shared = tree.into_shared()?;
-        if let Err(source) = self.vmm.export(slot, name, read_only, shared.as_fd()).await {
+        let shared = tree.into_shared(access == Access::ReadOnlyAbove)?;
+        if let Err(source) = self.vmm.export(slot, name, access == Access::ReadOnly, shared.as_fd()).await {
             return Err(ShareError::Vmm { path, source });
         }
         let source = v1::create_volume_request::Source::Shared(v1::SharedTree { slot: slot.0, tag: TAG.into() });
@@ -156,7 +181,7 @@ impl Shares {
             self.hide(slot, name).await;
             return Err(ShareError::Agent { path, source });
         }
-        tracing::debug!(tree = path, name, read_only, "tree of the host shared");
+        tracing::debug!(tree = path, name, ?access, "tree of the host shared");
         Ok(())
     }
 

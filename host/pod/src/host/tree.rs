@@ -1,7 +1,9 @@
 //! Trees of the host that a pod is given.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat, openat2, statx};
@@ -83,9 +85,17 @@ impl Tree {
         self.at
     }
 
+    /// Whether the host has mounts below it.
+    pub(crate) fn has_mounts_below(&self) -> io::Result<bool> {
+        let own = std::fs::read_link(format!("/proc/self/fd/{}", self.at.as_raw_fd()))?;
+        let table = std::fs::read("/proc/self/mountinfo")?;
+        let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+        Ok(points.map(unescaped).any(|point| point != own && point.starts_with(&own)))
+    }
+
     /// What the VMM is to show: the place itself, where the host's mounts come and go, or a copy of its mounts as they
-    /// are now.
-    pub(crate) fn into_shared(self) -> Result<OwnedFd, TreeError> {
+    /// are now. With `read_only` the host's kernel lets nobody write through the copy's first mount.
+    pub(crate) fn into_shared(self, read_only: bool) -> Result<OwnedFd, TreeError> {
         if self.identity.follows_host {
             return Ok(self.at);
         }
@@ -94,6 +104,9 @@ impl Tree {
         flags.set(OpenTreeFlags::AT_RECURSIVE, self.identity.recursive);
         let copy = open_tree(&self.at, "", flags).map_err(io::Error::from).and_then(|copy| {
             make_private(&copy)?;
+            if read_only {
+                set_attributes(&copy, 0, libc::MOUNT_ATTR_RDONLY, 0)?;
+            }
             Ok(copy)
         });
         copy.map_err(|source| TreeError::Open { path: self.path, source })
@@ -136,21 +149,47 @@ fn below(root: OwnedFd, path: &Path, sub_path: &str) -> Result<OwnedFd, TreeErro
     Ok(parent.unwrap_or(root))
 }
 
-/// Lets no mount of the host come or go in a copy of its mounts (mount_setattr(2)).
+/// Lets no mount of the host come or go in a copy of its mounts.
 fn make_private(tree: impl AsFd) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attributes(tree, libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)
+}
+
+/// mount_setattr(2): sets MOUNT_ATTR_* bits and, unless it is 0, the propagation, with AT_RECURSIVE of the mounts below,
+/// too.
+fn set_attributes(tree: impl AsFd, flags: libc::c_int, attr_set: u64, propagation: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: the path is an empty C string, and `attributes` is valid for the size that is passed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            libc::AT_EMPTY_PATH | flags,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A path of the mount table, where blanks and backslashes are octal (`show_mountinfo` of fs/proc_namespace.c).
+fn unescaped(text: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -166,7 +205,23 @@ mod tests {
             sub_path: sub_path.into(),
             recursive: true,
             follows_host: false,
+            writable_below: false,
         })
+    }
+
+    #[test]
+    fn paths_of_the_mount_table_are_unescaped() {
+        for (text, path) in [("/a\\040b", "/a b"), ("/a\\134040", "/a\\040"), ("/a\\9", "/a\\9"), ("/plain", "/plain")]
+        {
+            assert_eq!(unescaped(text.as_bytes()), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn mounts_below_a_tree_are_found() {
+        assert!(tree(Path::new("/"), "").unwrap().has_mounts_below().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!tree(dir.path(), "").unwrap().has_mounts_below().unwrap());
     }
 
     #[test]

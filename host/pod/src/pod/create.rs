@@ -210,6 +210,7 @@ impl Pod {
         let mut mounts = Vec::with_capacity(planned.len());
         for mount in planned {
             let read_only = mount.read_only();
+            let mut flags = mount.flags;
             let kind = match mount.source {
                 MountSource::Kernel { fs_type, data } => v1::mount::Kind::Kernel(v1::KernelMount { fs_type, data }),
                 MountSource::Shm => v1::mount::Kind::SharedMemory(v1::SharedMemory {}),
@@ -230,11 +231,14 @@ impl Pod {
                     let lease = self.shares.acquire(&tree, read_only).await;
                     let lease = lease.map_err(|source| CreateError::Volume { id: id.into(), source: source.into() })?;
                     let name = lease.name().to_owned();
+                    if lease.is_writable_below() {
+                        flags &= !libc::MS_RDONLY;
+                    }
                     holdings.shares.push(lease);
                     v1::mount::Kind::Volume(v1::VolumeMount { name, sub_path: String::new() })
                 }
             };
-            let (destination, flags, id_maps) = (mount.destination, mount.flags, mount.id_maps);
+            let (destination, id_maps) = (mount.destination, mount.id_maps);
             mounts.push(v1::Mount { destination, flags, kind: Some(kind), id_maps });
         }
         Ok(mounts)

@@ -50,6 +50,8 @@ pub(crate) struct HostTree {
     pub(crate) recursive: bool,
     /// Mounts that the host makes below it later are seen, too.
     pub(crate) follows_host: bool,
+    /// When it is read-only, the mounts below it are not: they are as the host has them.
+    pub(crate) writable_below: bool,
 }
 
 /// The file system on a disk image.
@@ -151,8 +153,9 @@ fn host_tree(field: &str, mount: &Mount, mut options: Options) -> Result<HostTre
         let why = "mounts of the host are followed as a whole: use rbind with rslave";
         return Err(SpecError::unsupported(format!("{field}.options"), "bind,rslave", why));
     }
+    let writable_below = options.writable_below && recursive && !follows_host;
     options.finish(field)?;
-    Ok(HostTree { source, sub_path, recursive, follows_host })
+    Ok(HostTree { source, sub_path, recursive, follows_host, writable_below })
 }
 
 fn source(field: &str, fs_type: &str, mount: &Mount, mut options: Options) -> Result<MountSource, SpecError> {

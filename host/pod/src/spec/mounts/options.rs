@@ -12,6 +12,8 @@ pub(super) struct Options {
     /// Mounts that the host makes later appear in the container's. The other way is closed: a container's mounts are
     /// its VM's.
     pub(super) follows_host: bool,
+    /// Read-only does not hold for mounts below.
+    pub(super) writable_below: bool,
     /// Owners show by mappings.
     pub(super) id_mapped: bool,
     rest: Vec<String>,
@@ -37,9 +39,14 @@ impl Options {
                     parsed.follows_host = true;
                     (0, 0)
                 }
-                // Read-only holds for the mounts below, too: the guest sees one file system.
-                "ro" | "rro" => (0, libc::MS_RDONLY),
-                "rw" => (libc::MS_RDONLY, 0),
+                "ro" | "rro" => {
+                    parsed.writable_below = option == "ro";
+                    (0, libc::MS_RDONLY)
+                }
+                "rw" => {
+                    parsed.writable_below = false;
+                    (libc::MS_RDONLY, 0)
+                }
                 "nosuid" => (0, libc::MS_NOSUID),
                 "suid" => (libc::MS_NOSUID, 0),
                 "nodev" => (0, libc::MS_NODEV),
