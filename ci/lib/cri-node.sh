@@ -97,10 +97,15 @@ timeout: 300
 YAML
     "start_$runtime" >>"$results/$runtime.log" 2>&1 &
     runtime_pid=$!
-    if ! wait_until 120 "$runtime does not answer; the end of its log:" crictl version; then
-        tail -n 30 "$results/$runtime.log" >&2
-        return 1
-    fi
+    local deadline=$((SECONDS + 120))
+    until crictl version >/dev/null 2>&1; do
+        if [[ $SECONDS -ge $deadline ]] || ! kill -0 "$runtime_pid" 2>/dev/null; then
+            log "$runtime does not answer; the end of its log:"
+            tail -n 30 "$results/$runtime.log" >&2
+            return 1
+        fi
+        sleep 0.2
+    done
 }
 
 # stop_runtime: the daemon ends; what it runs stays.
