@@ -11,6 +11,8 @@ make_node() {
     # ID-mapped mounts need a file system that has them; the box's root is an overlay over 9p, which has none.
     mkdir -p /scratch/var-lib/{husk,containerd,cni}
     mount --bind /scratch/var-lib /var/lib
+    # As systemd makes every mount of a host: others would send no news of what is mounted below them to anybody.
+    mount --make-rshared /
     # Each runtime's own, and all the same.
     for dir in /etc/husk /etc/containerd; do
         mkdir -p "$dir/certs.d/_default"

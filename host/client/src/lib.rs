@@ -39,5 +39,6 @@ pub const PROCESS_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-s
 pub const RESOURCES_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 /// Type URL of the statistics that the shim answers, `io.containerd.cgroups.v2.Metrics`.
 pub const METRICS_TYPE_URL: &str = "io.containerd.cgroups.v2.Metrics";
-/// Standard input of a container that stays open with nobody there, and is fed by whoever attaches ([`Shim::attach`]).
-pub const STDIN_ATTACH: &str = "attach://";
+/// A stream of a container for whoever attaches ([`Shim::attach`]): input that stays open with nobody there, output that
+/// goes to them alone.
+pub const ATTACH: &str = "attach://";

@@ -280,7 +280,7 @@ impl Shim {
     /// open. A client that does not read for 30 seconds while there is output is dropped: its streams end.
     ///
     /// [`TaskError::FailedPrecondition`] when the container does not run, when a stream is asked for that it does not
-    /// have (input is there with [`crate::STDIN_ATTACH`] only), and when 64 clients are attached.
+    /// have (input is there with [`crate::ATTACH`] only), and when 64 clients are attached.
     pub async fn attach(&self, container: &str, stdio: &Stdio, close_stdin: bool) -> Result<(), TaskError> {
         let request = AttachRequest {
             container_id: container.into(),

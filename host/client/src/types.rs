@@ -26,7 +26,7 @@ pub struct RootfsImage {
 }
 
 /// Where a process's standard streams go. `None` is `/dev/null`; otherwise the path of a FIFO, and for output
-/// `file:///PATH`, `binary:///PATH?key=value` or `cri-log:///PATH`, for a container's input [`crate::STDIN_ATTACH`].
+/// `file:///PATH`, `binary:///PATH?key=value` or `cri-log:///PATH`, for a container [`crate::ATTACH`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stdio {
     pub stdin: Option<String>,

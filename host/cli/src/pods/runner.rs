@@ -1,6 +1,6 @@
 //! One run of one container: created, started, awaited, its end collected.
 
-use husk_client::{CreateTask, Exit, RootfsImage, STDIN_ATTACH, Shim, Stdio, TaskError};
+use husk_client::{CreateTask, Exit, RootfsImage, ATTACH, Shim, Stdio, TaskError};
 use jiff::Timestamp;
 use thiserror::Error;
 
@@ -121,7 +121,7 @@ pub(crate) async fn wait(shim: &Shim, id: &str) -> Ended {
 pub(crate) fn detached_streams(dir: &PodDir, container: &ContainerRecord) -> Stdio {
     let log = format!("cri-log://{}", dir.log(&container.short_name).display());
     Stdio {
-        stdin: container.stdin.then(|| STDIN_ATTACH.to_owned()),
+        stdin: container.stdin.then(|| ATTACH.to_owned()),
         stdout: Some(log.clone()),
         stderr: (!container.terminal).then_some(log),
         terminal: container.terminal,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use husk_client::{Dirs, FifoStreams, Fifos, STDIN_ATTACH, Shim, Status, Stdio, TaskError, Wanted};
+use husk_client::{ATTACH, Dirs, FifoStreams, Fifos, Shim, Status, Stdio, TaskError, Wanted};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -39,7 +39,7 @@ async fn attached(bench: &Bench, shim: &Shim) -> Result<()> {
     let uri = Some(format!("cri-log://{}", log.display()));
     let script = "while read word; do echo got $word; echo err $word >&2; [ $word = stop ] && exit 6; done; exit 1";
     let bundle = bench.container("joined", &["sh", "-c", script], &json!({}), false)?;
-    let stdio = Stdio { stdin: Some(STDIN_ATTACH.into()), stdout: uri.clone(), stderr: uri, terminal: false };
+    let stdio = Stdio { stdin: Some(ATTACH.into()), stdout: uri.clone(), stderr: uri, terminal: false };
     shim.create(bench.task("joined", &bundle, stdio)).await?;
     let early = shim.attach("joined", &Stdio::default(), false).await;
     ensure!(matches!(&early, Err(TaskError::FailedPrecondition(text)) if text.contains("joined")), "{early:?}");
@@ -81,7 +81,7 @@ async fn attached(bench: &Bench, shim: &Shim) -> Result<()> {
 async fn once(bench: &Bench, shim: &Shim) -> Result<()> {
     let log = format!("file://{}", bench.place.join("logs/once.log").display());
     let bundle = bench.container("once", &["sh", "-c", "wc -c; exit 4"], &json!({}), false)?;
-    let stdio = Stdio { stdin: Some(STDIN_ATTACH.into()), stdout: Some(log), ..Stdio::default() };
+    let stdio = Stdio { stdin: Some(ATTACH.into()), stdout: Some(log), ..Stdio::default() };
     shim.create(bench.task("once", &bundle, stdio)).await?;
     shim.start("once").await?;
     // A reader without stdin changes nothing.
@@ -117,7 +117,7 @@ async fn terminal(bench: &Bench, shim: &Shim) -> Result<()> {
     let script = "read word; stty size; echo got $word";
     let log = Some(format!("cri-log://{}", bench.place.join("logs/typed.log").display()));
     let bundle = bench.container("typed", &["sh", "-c", script], &json!({}), true)?;
-    let stdio = Stdio { stdin: Some(STDIN_ATTACH.into()), stdout: log, stderr: None, terminal: true };
+    let stdio = Stdio { stdin: Some(ATTACH.into()), stdout: log, stderr: None, terminal: true };
     shim.create(bench.task("typed", &bundle, stdio)).await?;
     shim.start("typed").await?;
     let mut client = join(bench, shim, "typed", "typed", Wanted { terminal: true, ..ALL }, true).await?;
@@ -214,7 +214,7 @@ async fn connections(bench: &Bench, shim: &Shim) -> Result<usize> {
 async fn came_back(bench: &Bench, shim: &Shim, dirs: &Dirs) -> Result<()> {
     let limits = json!({ "linux": { "resources": { "memory": { "limit": 24 << 20, "swap": 24 << 20 } } } });
     let bundle = bench.container("lasting", &["sh", "-c", "read go; tail /dev/zero"], &limits, false)?;
-    let stdio = Stdio { stdin: Some(STDIN_ATTACH.into()), ..Stdio::default() };
+    let stdio = Stdio { stdin: Some(ATTACH.into()), ..Stdio::default() };
     shim.create(bench.task("lasting", &bundle, stdio)).await?;
     shim.start("lasting").await?;
     let killed = Shim::connect(dirs, "drive", POD).await?;

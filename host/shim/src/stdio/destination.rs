@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use husk_client::STDIN_ATTACH;
+use husk_client::ATTACH;
 
 /// Where a stream goes, or comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum Destination {
     CriLog(PathBuf),
     /// Fed to a logging program.
     Logger(Logger),
-    /// From whoever attaches; for standard input only.
+    /// From and to whoever attaches: input comes from them, output goes to them alone.
     Attached,
 }
 
@@ -31,8 +31,8 @@ pub(crate) struct Logger {
 /// A stream's name that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{stream} {name:?}: {reason}; use the absolute path of a FIFO, for output file:///PATH, binary:///PATH or \
-     cri-log:///PATH, for a container's input {STDIN_ATTACH}"
+    "{stream} {name:?}: {reason}; use the absolute path of a FIFO, {ATTACH} for a container, for output file:///PATH, \
+     binary:///PATH or cri-log:///PATH"
 )]
 pub(crate) struct InvalidDestination {
     pub(crate) stream: &'static str,
@@ -50,8 +50,8 @@ impl Destination {
         if name.bytes().any(|byte| byte == 0) {
             return Err(invalid("it contains a zero byte"));
         }
-        if name == STDIN_ATTACH {
-            return if stream == "stdin" { Ok(Some(Self::Attached)) } else { Err(invalid("it is for stdin only")) };
+        if name == ATTACH {
+            return Ok(Some(Self::Attached));
         }
         let Some((scheme, rest)) = name.split_once("://") else {
             return absolute(name.as_bytes().to_vec()).map(Self::Fifo).map(Some).ok_or_else(|| invalid("not absolute"));
@@ -127,9 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn only_input_can_come_from_who_attaches() {
+    fn streams_can_be_for_who_attaches() {
         assert_eq!(Destination::parse("stdin", "attach://").unwrap(), Some(Destination::Attached));
-        assert!(Destination::parse("stdout", "attach://").is_err());
+        assert_eq!(Destination::parse("stdout", "attach://").unwrap(), Some(Destination::Attached));
         assert!(Destination::parse("stdin", "attach:///x").is_err());
     }
 

@@ -150,8 +150,7 @@ async fn open_sink(
             let Inputs { stdout, stderr } = logger::start(&logger, owner).await?;
             Some(Sink::Logger(if stream == "stderr" { stderr } else { stdout }))
         }
-        // The name is refused where it is read.
-        Some(Destination::Attached) => None,
+        Some(Destination::Attached) => Some(Sink::Discard),
     })
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use containerd_shim_protos::api::Mount;
 use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskIO, TaskStart};
 use containerd_shim_protos::topics;
-use husk_client::{Exit, STDIN_ATTACH, to_timestamp};
+use husk_client::{ATTACH, Exit, to_timestamp};
 use husk_pod::{Assets, Deadlines, DiskImage, Placement, Pod, PodConfig, ProcessStreams, StdioWanted};
 use oci_spec::runtime::{self as oci, Spec};
 
@@ -219,8 +219,8 @@ impl Engine {
         if !matches!(task.init.phase(), Phase::Running { .. }) {
             return Err(task.init.wrong_phase("joined by a further process").into());
         }
-        if streams.stdin == STDIN_ATTACH {
-            return Err(Error::Invalid(format!("stdin {STDIN_ATTACH}: a further process cannot be attached to")));
+        if [&streams.stdin, &streams.stdout, &streams.stderr].into_iter().any(|name| name == ATTACH) {
+            return Err(Error::Invalid(format!("stream {ATTACH}: a further process cannot be attached to")));
         }
         let process = Process::further(id, exec, streams, spec);
         match task.execs().entry(exec.to_owned()) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use husk_client::{CreateTask, RootfsImage, STDIN_ATTACH, Stdio};
+use husk_client::{ATTACH, CreateTask, RootfsImage, Stdio};
 use husk_image::{Image, Lease};
 use prost::Message as _;
 
@@ -165,14 +165,14 @@ fn record(
     })
 }
 
-/// Output goes to the log that kubelet names; input is what attached clients write.
+/// Output goes to the log that kubelet names, if it names one; input is what attached clients write.
 fn stdio(container: &Container) -> Stdio {
-    let log = container.log_path().map(|path| format!("cri-log://{}", path.display()));
+    let log = container.log_path().map_or_else(|| ATTACH.to_owned(), |path| format!("cri-log://{}", path.display()));
     let config = &container.config;
     Stdio {
-        stdin: config.stdin.then(|| STDIN_ATTACH.to_owned()),
-        stderr: log.clone().filter(|_| !config.tty),
-        stdout: log,
+        stdin: config.stdin.then(|| ATTACH.to_owned()),
+        stderr: (!config.tty).then(|| log.clone()),
+        stdout: Some(log),
         terminal: config.tty,
     }
 }
