@@ -48,9 +48,6 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     /// What is logged.
     pub log: LogLevel,
-    /// Bytes of one line in a container's log, 1 KiB to 1 MiB.
-    #[serde(deserialize_with = "check::log_line")]
-    pub max_container_log_line_size: usize,
     /// Annotations of pods that Husk heeds: see [`Config::allows`].
     pub allowed_annotations: Vec<String>,
     /// What is said of handlers; those that exist are [`Config::handler_names`].
@@ -95,8 +92,8 @@ pub struct Handler {
     /// MiB of a pod that has no limit, 64 to 1048576.
     #[serde(deserialize_with = "check::memory")]
     pub memory_mib: Option<u64>,
-    /// Whether what the guest writes to its console is kept.
-    pub console: bool,
+    /// Whether the shims of its pods log all that they do, beside what the guest's console says.
+    pub debug: bool,
 }
 
 /// A configuration that is not taken.
@@ -144,7 +141,6 @@ impl Default for Config {
             cni_plugin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             cgroup_driver: CgroupDriver::default(),
             log: LogLevel::default(),
-            max_container_log_line_size: 16384,
             allowed_annotations: Vec::new(),
             handlers: BTreeMap::new(),
         }

@@ -63,6 +63,20 @@ fn read_only_means_that_nothing_can_be_changed() {
 }
 
 #[test]
+fn mounts_below_a_read_only_directory_are_as_the_host_has_them() {
+    let husk = Husk::new();
+    let host = Host::new();
+    host.write("dir/file", "as it was\n");
+    let below = Tmpfs::mount(host.path("dir/below"));
+    let ro = host.volume("/dir:/ro:ro");
+    let script =
+        "echo x >/ro/below/new; echo x 2>/dev/null >/ro/file; mkdir /ro/new 2>/dev/null; cat /ro/file /ro/below/new";
+    assert_eq!(husk.ok(&["run", "--rm", "-v", &ro, "busybox", "sh", "-c", script]), "as it was\nx");
+    assert_eq!(fs::read_dir(host.path("dir")).unwrap().count(), 2);
+    drop(below);
+}
+
+#[test]
 fn mounts_of_the_host_show_as_the_flags_say() {
     let husk = Husk::new();
     let host = Host::new();

@@ -1,6 +1,6 @@
 //! One run of one container: created, started, awaited, its end collected.
 
-use husk_client::{CreateTask, Exit, RootfsImage, ATTACH, Shim, Stdio, TaskError};
+use husk_client::{ATTACH, CreateTask, Exit, RootfsImage, Shim, Stdio, TaskError};
 use jiff::Timestamp;
 use thiserror::Error;
 

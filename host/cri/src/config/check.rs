@@ -40,11 +40,6 @@ pub(super) fn absolute_all<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     paths.into_iter().map(path).collect()
 }
 
-pub(super) fn log_line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let bytes = within(u64::deserialize(deserializer)?, 1 << 10, 1 << 20, "bytes")?;
-    usize::try_from(bytes).map_err(D::Error::custom)
-}
-
 pub(super) fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     within(u64::deserialize(deserializer)?, 64, 1 << 20, "MiB").map(Some)
 }

@@ -15,7 +15,7 @@ fn the_printed_file_says_what_is_the_case_without_it() {
     let said = said.collect::<Vec<_>>().join("\n");
     assert_eq!(parse(&said).unwrap(), Config::default());
     let keys = toml::from_str::<toml::Table>(&said).unwrap();
-    assert_eq!(keys.len(), 10, "every key but the handlers: {keys:?}");
+    assert_eq!(keys.len(), 9, "every key but the handlers: {keys:?}");
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn the_printed_example_of_a_handler_is_one() {
     let example: Vec<&str> = DEFAULT_FILE[at..].lines().map(|line| line.trim_start_matches("# ")).collect();
     let handler = parse(&example.join("\n")).unwrap().handler("").unwrap();
     assert_eq!(handler.kernel, Some("/usr/lib/husk/vmlinux".into()));
-    assert_eq!((handler.memory_mib, handler.console), (Some(512), true));
+    assert_eq!((handler.memory_mib, handler.debug), (Some(512), true));
 }
 
 #[test]
@@ -39,7 +39,6 @@ fn every_key_is_read() {
         cni_plugin_dirs = ["/p"]
         cgroup_driver = "systemd"
         log = "debug"
-        max_container_log_line_size = 4096
         allowed_annotations = ["husk.dev/a"]
         [handlers.big]
         memory_mib = 4096
@@ -56,7 +55,6 @@ fn every_key_is_read() {
         cni_plugin_dirs: vec!["/p".into()],
         cgroup_driver: CgroupDriver::Systemd,
         log: LogLevel::Debug,
-        max_container_log_line_size: 4096,
         allowed_annotations: vec!["husk.dev/a".to_owned()],
         handlers: BTreeMap::from([("big".to_owned(), big)]),
     };
@@ -69,10 +67,10 @@ fn the_default_handler_is_there_whatever_the_file_says() {
     assert_eq!(config.handler_names(), ["", "husk"]);
     assert_eq!(config.handler("husk"), Some(Handler::default()));
     assert_eq!(config.handler("other"), None);
-    let config = parse("[handlers.husk]\nmemory_mib = 99\n[handlers.a]\nconsole = true\n").unwrap();
+    let config = parse("[handlers.husk]\nmemory_mib = 99\n[handlers.a]\ndebug = true\n").unwrap();
     assert_eq!(config.handler_names(), ["", "husk", "a"]);
     assert_eq!(config.handler("").unwrap().memory_mib, Some(99));
-    assert!(config.handler("a").unwrap().console);
+    assert!(config.handler("a").unwrap().debug);
 }
 
 #[test]
@@ -95,7 +93,6 @@ fn an_error_names_file_line_key_and_mend() {
         ("root = \"var\"", 1, ["\"root\"", "absolute"]),
         ("cni_plugin_dirs = []", 1, ["cni_plugin_dirs", "empty"]),
         ("cni_plugin_dirs = [\"/a\", \"b\"]", 1, ["cni_plugin_dirs", "absolute"]),
-        ("max_container_log_line_size = 10", 1, ["max_container_log_line_size", "1024"]),
         ("[handlers.a]\nmemory_mib = 1", 2, ["memory_mib", "64"]),
         ("[handlers.a]\nkernle = \"/a\"", 2, ["kernle", "expected"]),
         ("[handlers.A]\n", 1, ["\"A\"", "a-z"]),

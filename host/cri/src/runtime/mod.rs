@@ -99,7 +99,7 @@ impl Engine {
         let files = [("HUSK_KERNEL", &handler.kernel), ("HUSK_INITRAMFS", &handler.initramfs)];
         launcher.env =
             files.into_iter().filter_map(|(name, path)| Some((name.into(), path.clone()?.into_os_string()))).collect();
-        launcher.debug = handler.console;
+        launcher.debug = handler.debug;
         Ok(launcher)
     }
 
