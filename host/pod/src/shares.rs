@@ -56,7 +56,7 @@ impl ShareLease {
     /// It is read-only by the host's doing in some places and not in others: for the guest, which sees one file system,
     /// it is not.
     pub(crate) fn is_writable_below(&self) -> bool {
-        self.key.access == Access::ReadOnlyAbove
+        self.key.access == Access::WritableBelow
     }
 }
 
@@ -69,11 +69,11 @@ struct Key {
 /// Who lets nobody write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Access {
-    ReadWrite,
+    Writable,
     /// The VMM, to all of the tree.
     ReadOnly,
     /// The host's kernel, to the tree's own mount; mounts below it are as the host has them.
-    ReadOnlyAbove,
+    WritableBelow,
 }
 
 #[derive(Debug)]
@@ -117,13 +117,13 @@ impl Shares {
         });
         let (mixed, tree) = tree.await.map_err(|error| failed(std::io::Error::other(error)))??;
         let access = match (read_only, mixed.map_err(failed)?) {
-            (false, _) => Access::ReadWrite,
-            (true, Some(true)) => Access::ReadOnlyAbove,
+            (false, _) => Access::Writable,
+            (true, Some(true)) => Access::WritableBelow,
             (true, _) => Access::ReadOnly,
         };
         let identity = tree.identity;
         let mut table = self.table.lock().await;
-        let writable = Key { identity, access: Access::ReadWrite };
+        let writable = Key { identity, access: Access::Writable };
         let shared = access == Access::ReadOnly && table.shares.contains_key(&writable);
         let key = if shared { writable } else { Key { identity, access } };
         if let Some(share) = table.shares.get_mut(&key) {
@@ -171,7 +171,7 @@ impl Shares {
         access: Access,
         path: String,
     ) -> Result<(), ShareError> {
-        let shared = tree.into_shared(access == Access::ReadOnlyAbove)?;
+        let shared = tree.into_shared(access == Access::WritableBelow)?;
         if let Err(source) = self.vmm.export(slot, name, access == Access::ReadOnly, shared.as_fd()).await {
             return Err(ShareError::Vmm { path, source });
         }
