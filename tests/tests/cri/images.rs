@@ -1,4 +1,5 @@
-//! Images: what kubelet asks on connecting, when there is none yet, and its garbage collection (kubelet `pkg/kubelet/images`).
+//! Images: what kubelet asks on connecting, when there is none yet, and its garbage collection (kubelet
+//! `pkg/kubelet/images`).
 
 use husk_cri::api::{CgroupDriver, FilesystemUsage};
 use husk_tests::fixture::wait_until;

@@ -1,4 +1,5 @@
-//! exec probes (kubelet `pkg/kubelet/prober`): a command of the container, its exit code, and a time within which it has to end.
+//! exec probes (kubelet `pkg/kubelet/prober`): a command in the container, its exit code, and a time within which it has
+//! to end.
 
 use husk_tests::fixture::wait_until;
 use tonic::Code;
