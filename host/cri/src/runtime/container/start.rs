@@ -21,6 +21,8 @@ impl Engine {
             return Err(Error::FailedPrecondition(text));
         }
         let shim = self.shim(&container.sandbox)?;
+        // Before it runs: it may have ended by the time the shim's answer is here, and must not end before it started.
+        let started_at = now();
         if let Err(error) = shim.start(&container.id).await {
             let message = error.to_string();
             container.record.update(|record| {
@@ -35,7 +37,7 @@ impl Engine {
             self.tell(&container.sandbox, Some(container), ContainerEventType::ContainerStoppedEvent);
             return Err(Error::from(error).context(format!("container {}", container.id)));
         }
-        container.record.update(|record| record.phase = ContainerPhase::Running { started_at: now() })?;
+        container.record.update(|record| record.phase = ContainerPhase::Running { started_at })?;
         self.tell(&container.sandbox, Some(container), ContainerEventType::ContainerStartedEvent);
         watch_container(self, container, shim);
         tracing::info!(pod = %container.sandbox.id, container = %container.id, "container started");
