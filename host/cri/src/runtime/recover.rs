@@ -12,7 +12,9 @@ use super::sandbox::{name_of as sandbox_name, watch_sandbox};
 use super::{Engine, NAMESPACE, container, remove_directory};
 use crate::api::{ContainerConfig, PodSandboxConfig};
 use crate::config::Handler;
-use crate::state::{Container, ContainerPhase, ContainerRecord, Sandbox, SandboxPhase, SandboxRecord, now};
+use crate::state::{
+    Container, ContainerPhase, ContainerRecord, Sandbox, SandboxPhase, SandboxRecord, nanoseconds, now,
+};
 
 impl Engine {
     /// Reads what is on disk, asks the shims what has happened, ends what was half done and removes what is nobody's.
@@ -144,6 +146,15 @@ impl Engine {
                 watch_container(self, container, shim.clone());
             }
             (Status::Stopped, Some(exit)) => {
+                // Started in the very moment in which huskd ended, it has run all the same: at its end at the latest.
+                let noted = container.record.update(|record| {
+                    if record.phase == ContainerPhase::Created {
+                        record.phase = ContainerPhase::Running { started_at: nanoseconds(exit.at) };
+                    }
+                });
+                if let Err(error) = noted {
+                    tracing::error!(container = %container.id, "its start cannot be written down: {error}");
+                }
                 self.exited(container, Ended { exit, oom: seen.oom_kills > 0, seen: true });
             }
             (Status::Created, _) => {}
