@@ -3,7 +3,6 @@
 # registry filled with these. Sourced after ci/lib/common.sh and build.sh; everything happens below the directory $work.
 # Names, dates and owners never come from the machine: the same input gives the same bytes.
 
-export SOURCE_DATE_EPOCH=1700000000
 readonly image_packages=(ca-certificates curl docker-registry mmdebstrap python3 skopeo tar)
 # The sources that write layers and layouts, relative to tests/: part of every cache key.
 readonly image_sources=(images/lib.sh images/rootfs src/bin/make-image.rs src/layer.rs src/oci.rs src/torture.rs)
@@ -22,6 +21,8 @@ begin_images() {
     phase "building make-image" cargo build --quiet --locked --release --target-dir "$(target_dir)" \
         --manifest-path "$HUSK_SOURCE/tests/Cargo.toml" --bin make-image
     make_image=$(target_dir)/release/make-image
+    # Not before the build: crates of C code are compiled anew whenever this variable comes or goes.
+    export SOURCE_DATE_EPOCH=1700000000
     work=$(mktemp -d "$1.XXXXXX")
     mkdir "$work"/{layers,rootfs,oci,registry}
 }
