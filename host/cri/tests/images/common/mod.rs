@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation, clippy::missing_panics_doc, unreachable_pub)]
 
-#[path = "../../../image/tests/common/archive.rs"]
+#[path = "../../../../image/tests/common/archive.rs"]
 pub mod archive;
-#[path = "../../../image/tests/common/layers.rs"]
+#[path = "../../../../image/tests/common/layers.rs"]
 pub mod layers;
-#[path = "../../../image/tests/common/server.rs"]
+#[path = "../../../../image/tests/common/server.rs"]
 pub mod server;
 
 use std::collections::HashMap;

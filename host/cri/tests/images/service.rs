@@ -1,14 +1,10 @@
 //! ImageService as kubelet, crictl and critest want it, asked over its socket.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Node, image, image_with, spec};
+use crate::common::{Node, image, image_with, spec};
 use husk_cri::api::image_service_server::ImageService as _;
 use husk_cri::api::{
     Image, ImageFilter, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, Int64Value, ListImagesRequest,

@@ -1,19 +1,15 @@
 //! Pulls that fail, that are given up, and who asks.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::archive::{TestImage, digest};
+use crate::common::server::Reply;
+use crate::common::{Node, Registry, connect, image, spec};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use common::archive::{TestImage, digest};
-use common::server::Reply;
-use common::{Node, Registry, connect, image, spec};
 use husk_cri::api::{AuthConfig, PullImageRequest};
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
