@@ -87,8 +87,9 @@ async fn killed_before_start(client: Client) {
 async fn exec(client: Client) {
     client.create(container("exec", shell("hostname > /tmp/h; sleep 1000"))).await.unwrap();
     client.start("exec").await.unwrap();
-    let outcome =
-        client.run_exec("exec", "e1", shell("cat /tmp/h; readlink /proc/self/ns/pid; readlink /proc/1/ns/pid")).await;
+    let script =
+        "until [ -s /tmp/h ]; do sleep 0.1; done; cat /tmp/h; readlink /proc/self/ns/pid; readlink /proc/1/ns/pid";
+    let outcome = client.run_exec("exec", "e1", shell(script)).await;
     let lines: Vec<_> = outcome.stdout.lines().collect();
     assert_eq!((lines[0], lines[1] == lines[2]), ("pod-1", true), "{outcome:?}");
     let outcome = client.run_exec("exec", "e2", shell("for n in mnt cgroup net ipc uts; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] || echo $n; done; cat /proc/self/cgroup")).await;
