@@ -11,11 +11,26 @@ target_dir() {
     fi
 }
 
-# need_rust: a clear word when there is no usable cargo. Debian 12's own is too old for this workspace.
+# need_rust: a clear word when there is no usable cargo. Debian 12's own is too old for this workspace. To be called
+# before the first build.
 need_rust() {
     need_packages gcc libc6-dev
     command -v cargo >/dev/null ||
         die "no cargo on PATH: install Rust $(rust_version) or newer with rustup (https://rustup.rs), then run this again"
+    claim_target
+}
+
+# claim_target: have our own crates built anew when it was another checkout that built last. Cargo compares dates: what
+# the other one built passes for ours when our files are older, whatever is in them. Other people's crates stay.
+claim_target() {
+    local target mark
+    target=$(target_dir)
+    mark=$target/checkout
+    if [[ ! -e $mark || $(<"$mark") != "$HUSK_SOURCE" ]]; then
+        mkdir -p "$target"
+        rm -rf "$target"/*/.fingerprint/husk-* "$target"/agent/*/*/.fingerprint/husk-*
+        printf '%s\n' "$HUSK_SOURCE" >"$mark"
+    fi
 }
 
 # rust_version: the oldest compiler that the workspace accepts.
