@@ -28,7 +28,7 @@ claim_target() {
     mark=$target/checkout
     if [[ ! -e $mark || $(<"$mark") != "$HUSK_SOURCE" ]]; then
         mkdir -p "$target"
-        rm -rf "$target"/*/.fingerprint/husk-* "$target"/agent/*/*/.fingerprint/husk-*
+        rm -rf "$target"/{,agent/}{*,*/*}/.fingerprint/husk-*
         printf '%s\n' "$HUSK_SOURCE" >"$mark"
     fi
 }

@@ -1,6 +1,5 @@
 //! A huskd in this process, a registry in this process, and a client between them.
-#![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(dead_code, reason = "of what the tests of husk-image share, these use a part")]
 #![allow(clippy::cast_possible_truncation, clippy::missing_panics_doc, unreachable_pub)]
 
 #[path = "../../../../image/tests/common/archive.rs"]
